@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/device.h>
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+
+#include <asm/asm-extable.h>
+#include <asm/asm.h>
+
+#include "helpers.h"
+
+bool vfio_helper_device_trylock(struct device *dev)
+{
+	return device_trylock(dev);
+}
+
+void vfio_helper_device_unlock(struct device *dev)
+{
+	device_unlock(dev);
+}
+
+bool vfio_helper_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+void *vfio_helper_page_address(struct page *page)
+{
+	return page_address(page);
+}
+
+void vfio_helper_put_device(struct vfio_device *vdev)
+{
+	vfio_put_device(vdev);
+}
+
+struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev)
+{
+	return to_zpci(pdev);
+}
+
+/*
+ * The function-handle forms of the three instructions, issued once. The kernel's __zpci_load() and
+ * its siblings repeat on condition code 2 without bound and answer -EIO for every other code; a
+ * VMM has to tell these cases apart. A program exception (the operands are not legal for this
+ * function) ends at the exception table entry with @exception still set.
+ */
+
+/* PCI STORE BLOCK: @block is mapped for as many bytes as @req says. */
+struct zpci_insn_result zpci_insn_store_block(u64 req, u64 offset, const void *block)
+{
+	const u8 *data = block;
+	int exception = 1;
+	int cc;
+
+	asm_inline volatile (
+		"	.insn	rsy,0xeb00000000d0,%[req],%[offset],%[data]\n"
+		"0:	lhi	%[exc],0\n"
+		"1:\n"
+		CC_IPM(cc)
+		EX_TABLE(0b, 1b)
+		: CC_OUT(cc, cc), [req] "+d" (req), [exc] "+d" (exception)
+		: [offset] "d" (offset), [data] "Q" (*data)
+		: CC_CLOBBER_LIST("memory"));
+
+	return (struct zpci_insn_result) {
+		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
+		.status = req >> 24 & 0xff,
+	};
+}
+
+/* PCI LOAD: @value changes only with condition code 0. */
+struct zpci_insn_result zpci_insn_load(u64 req, u64 offset, u64 *value)
+{
+	union register_pair req_off = { .even = req, .odd = offset };
+	int exception = 1;
+	u64 data;
+	int cc;
+
+	asm_inline volatile (
+		"	.insn	rre,0xb9d20000,%[data],%[req_off]\n"
+		"0:	lhi	%[exc],0\n"
+		"1:\n"
+		CC_IPM(cc)
+		EX_TABLE(0b, 1b)
+		: CC_OUT(cc, cc), [data] "=d" (data), [req_off] "+d" (req_off.pair),
+		  [exc] "+d" (exception)
+		:
+		: CC_CLOBBER);
+
+	if (!exception && !CC_TRANSFORM(cc))
+		*value = data;
+
+	return (struct zpci_insn_result) {
+		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
+		.status = req_off.even >> 24 & 0xff,
+	};
+}
+
+/* PCI STORE */
+struct zpci_insn_result zpci_insn_store(u64 req, u64 offset, u64 value)
+{
+	union register_pair req_off = { .even = req, .odd = offset };
+	int exception = 1;
+	int cc;
+
+	asm_inline volatile (
+		"	.insn	rre,0xb9d00000,%[data],%[req_off]\n"
+		"0:	lhi	%[exc],0\n"
+		"1:\n"
+		CC_IPM(cc)
+		EX_TABLE(0b, 1b)
+		: CC_OUT(cc, cc), [req_off] "+d" (req_off.pair), [exc] "+d" (exception)
+		: [data] "d" (value)
+		: CC_CLOBBER);
+
+	return (struct zpci_insn_result) {
+		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
+		.status = req_off.even >> 24 & 0xff,
+	};
+}

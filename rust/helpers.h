@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What C keeps in inline functions, macros and assembler, as functions Rust can call.
+ */
+#ifndef _ZPCI_VFIO_PCI_HELPERS_H
+#define _ZPCI_VFIO_PCI_HELPERS_H
+
+#include <linux/pci.h>
+#include <linux/vfio_pci_core.h>
+
+bool vfio_helper_device_trylock(struct device *dev);
+void vfio_helper_device_unlock(struct device *dev);
+bool vfio_helper_fatal_signal_pending(void);
+void *vfio_helper_page_address(struct page *page);
+void vfio_helper_put_device(struct vfio_device *vdev);
+struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev);
+
+/**
+ * struct zpci_insn_result - what an instruction answered
+ * @cc: condition code 0..3, or -ENXIO if a program exception ended it
+ * @status: status code that goes with condition code 1
+ */
+struct zpci_insn_result {
+	int cc;
+	u8 status;
+};
+
+struct zpci_insn_result zpci_insn_store_block(u64 req, u64 offset, const void *block);
+struct zpci_insn_result zpci_insn_load(u64 req, u64 offset, u64 *value);
+struct zpci_insn_result zpci_insn_store(u64 req, u64 offset, u64 value);
+
+#endif

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Headers whose declarations the `vfio` crate needs and the kernel's own `bindings` crate lacks.
+ */
+#include <linux/vfio_pci_core.h>
+
+#include "helpers.h"
+#include "trace.h"

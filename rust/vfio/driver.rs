@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Registration of a vfio-pci variant driver with the PCI bus and the VFIO core.
+//!
+//! `kernel::pci::Driver` does not fit: it keeps the driver's data in the `drvdata` of the PCI
+//! device, where the VFIO core wants its own structure. This is its sibling for variant drivers, on
+//! the same generic infrastructure ([`kernel::driver`]).
+
+use crate::{
+    bindings,
+    device::Device,
+    region::Opening, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    device,
+    device_id::{
+        RawDeviceId,
+        RawDeviceIdIndex, //
+    },
+    driver::{
+        DriverLayout,
+        RegistrationOps, //
+    },
+    error::{
+        from_result,
+        to_result, //
+    },
+    pci,
+    prelude::*,
+    str::as_char_ptr_in_const_context,
+    types::Opaque,
+    ThisModule, //
+};
+
+/// A PCI id of a function for which a VFIO driver may ask by driver_override.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct DeviceId(bindings::pci_device_id);
+
+impl DeviceId {
+    /// Equivalent to C's `PCI_DRIVER_OVERRIDE_DEVICE_VFIO`: the driver is a candidate for the
+    /// function (`modules.alias` has a `vfio_pci:` line), but never binds to it by itself.
+    pub const fn vfio(vendor: u16, device: u16) -> Self {
+        // CAST: Lossless; `From` is not const.
+        Self(bindings::pci_device_id {
+            vendor: vendor as u32,
+            device: device as u32,
+            subvendor: !0,
+            subdevice: !0,
+            class: 0,
+            class_mask: 0,
+            driver_data: 0,
+            override_only: bindings::PCI_ID_F_VFIO_DRIVER_OVERRIDE,
+        })
+    }
+}
+
+// SAFETY: `DeviceId` is a transparent wrapper of `struct pci_device_id` without further invariants.
+unsafe impl RawDeviceId for DeviceId {
+    type RawType = bindings::pci_device_id;
+}
+
+// SAFETY: `DRIVER_DATA_OFFSET` is the offset of the `driver_data` field.
+unsafe impl RawDeviceIdIndex for DeviceId {
+    const DRIVER_DATA_OFFSET: usize = core::mem::offset_of!(bindings::pci_device_id, driver_data);
+}
+
+/// Table of the functions a driver is a candidate for.
+pub type IdTable = &'static dyn kernel::device_id::IdTable<DeviceId, ()>;
+
+/// A vfio-pci variant driver. The implementing type is the driver's data of one device.
+pub trait Driver: Sized + Send + Sync + 'static {
+    /// Name of the driver for VFIO.
+    const NAME: &'static CStr;
+
+    /// The functions it is a candidate for; others are bound by driver_override as well.
+    const ID_TABLE: IdTable;
+
+    /// Makes the data of a device when it is bound.
+    fn new(pdev: &pci::Device<device::Bound>) -> impl PinInit<Self, Error>;
+
+    /// The first file of the device is being opened; the core has enabled the function.
+    fn open(opening: &Opening<'_, Self>) -> Result;
+}
+
+/// Connects a [`Driver`] to the PCI bus and the VFIO core.
+pub struct Adapter<T: Driver>(T);
+
+// SAFETY:
+// - `bindings::pci_driver` is a C type, declared `repr(C)`, and embeds a `struct device_driver` at
+//   `DEVICE_DRIVER_OFFSET`.
+// - The private data of the PCI device is the VFIO core's, which the generic infrastructure must
+//   not free: `probe_callback()`, when it fails, and `remove_callback()` leave none behind.
+unsafe impl<T: Driver> DriverLayout for Adapter<T> {
+    type DriverType = bindings::pci_driver;
+    type DriverData<'bound> = ();
+    const DEVICE_DRIVER_OFFSET: usize = core::mem::offset_of!(bindings::pci_driver, driver);
+}
+
+// SAFETY: `unregister()` undoes a successful `register()` for the same driver.
+unsafe impl<T: Driver> RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        driver: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        let raw = driver.get();
+        // SAFETY: The driver is not registered yet, so its fields may be set.
+        unsafe {
+            (*raw).name = name.as_char_ptr();
+            (*raw).id_table = T::ID_TABLE.as_ptr();
+            (*raw).probe = Some(Self::probe_callback);
+            (*raw).remove = Some(Self::remove_callback);
+            // Recovery from errors asks for `error_detected`.
+            (*raw).err_handler = &raw const bindings::vfio_pci_core_err_handlers;
+            // User space owns the IOMMU domain.
+            (*raw).driver_managed_dma = true;
+        }
+
+        // SAFETY: `raw` is valid, and pinned until it is unregistered.
+        to_result(unsafe {
+            bindings::__pci_register_driver(raw, module.as_ptr(), name.as_char_ptr())
+        })
+    }
+
+    unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
+        // SAFETY: The driver is registered.
+        unsafe { bindings::pci_unregister_driver(driver.get()) }
+    }
+}
+
+impl<T: Driver> Adapter<T> {
+    const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
+        name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
+        init: Some(Device::<T>::init_callback),
+        release: Some(Device::<T>::release_callback),
+        open_device: Some(Self::open_device_callback),
+        close_device: Some(bindings::vfio_pci_core_close_device),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(bindings::vfio_pci_core_write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
+        request: Some(bindings::vfio_pci_core_request),
+        match_: Some(bindings::vfio_pci_core_match),
+        match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
+        bind_iommufd: Some(bindings::vfio_iommufd_physical_bind),
+        unbind_iommufd: Some(bindings::vfio_iommufd_physical_unbind),
+        attach_ioas: Some(bindings::vfio_iommufd_physical_attach_ioas),
+        detach_ioas: Some(bindings::vfio_iommufd_physical_detach_ioas),
+        pasid_attach_ioas: Some(bindings::vfio_iommufd_physical_pasid_attach_ioas),
+        pasid_detach_ioas: Some(bindings::vfio_iommufd_physical_pasid_detach_ioas),
+        ..pin_init::zeroed()
+    };
+
+    extern "C" fn probe_callback(
+        pdev: *mut bindings::pci_dev,
+        _id: *const bindings::pci_device_id,
+    ) -> c_int {
+        // SAFETY: The PCI bus calls with a valid device, which is bound while `probe()` runs.
+        let bound = unsafe { &*pdev.cast::<pci::Device<device::Bound>>() };
+
+        from_result(|| {
+            let device = Device::<T>::new(bound, &Self::OPS)?;
+            // SAFETY: `pdev` is valid, and this driver is the one being bound to it. Nothing may
+            // fail after the registration: the device could be open by then.
+            let ret = unsafe {
+                bindings::dev_set_drvdata(&raw mut (*pdev).dev, device.as_ptr().cast());
+                bindings::vfio_pci_core_register_device(device.as_ptr().cast())
+            };
+            if ret != 0 {
+                // SAFETY: As above; `device` was not registered, and is not used again.
+                unsafe {
+                    bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
+                    Device::put(device);
+                }
+            }
+            to_result(ret).map(|()| 0)
+        })
+    }
+
+    extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
+        // SAFETY: The PCI bus calls with a valid device after a successful `probe_callback()`,
+        // which has left the device object there.
+        let device = unsafe {
+            NonNull::new_unchecked(
+                bindings::dev_get_drvdata(&raw const (*pdev).dev).cast::<Device<T>>(),
+            )
+        };
+        // SAFETY: The driver core holds the device lock while it calls `remove()`. Afterwards the
+        // device is not registered, and this was the last to use it.
+        unsafe {
+            device.as_ref().unregister();
+            bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
+            Device::put(device);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFIO core for a registered device.
+    unsafe extern "C" fn open_device_callback(vdev: *mut bindings::vfio_device) -> c_int {
+        let core = vdev.cast::<bindings::vfio_pci_core_device>();
+
+        from_result(|| {
+            // SAFETY: By the safety requirements; nobody else opens or uses the device.
+            to_result(unsafe { bindings::vfio_pci_core_enable(core) })?;
+
+            // SAFETY: The core's device is the first field of a registered, thus bound, device.
+            let device = unsafe { Device::<T>::from_raw(core) };
+            T::open(&Opening(device)).inspect_err(|_| {
+                // SAFETY: Undoes `vfio_pci_core_enable()`, and frees the regions.
+                unsafe { bindings::vfio_pci_core_disable(core) }
+            })?;
+
+            // SAFETY: The device is enabled.
+            unsafe { bindings::vfio_pci_core_finish_enable(core) };
+            Ok(0)
+        })
+    }
+}
+
+/// Declares a kernel module that is a single vfio-pci variant driver.
+#[macro_export]
+macro_rules! module_vfio_pci_driver {
+    ($($f:tt)*) => {
+        ::kernel::module_driver!(<T>, $crate::driver::Adapter<T>, { $($f)* });
+    };
+}

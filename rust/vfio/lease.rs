@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device lock, held by this task or for it: the *lease*.
+//!
+//! An instruction for a user may only be issued while the device lock of the PCI function is held,
+//! so that the host neither resets nor disables the function under it. But the lock cannot simply
+//! be taken: whoever unbinds the driver holds it and waits until user space has closed the device,
+//! and user space may have to issue instructions before it can close. So a request never waits for
+//! a holder who waits for the request. It either
+//!
+//! - *leads*: it gets the lock with a trylock, opens the lease to others, and closes it again;
+//! - *joins*: another request leads, which unlocks only after all who joined have left;
+//! - *borrows*: `remove()` has announced itself, which holds the lock until all have left; or
+//! - *waits*, killable and for a bounded time, until one of the three is possible.
+//!
+//! The state is one atomic word: [`OPEN`] while a request leads and lets others join, [`REMOVING`]
+//! once `remove()` has announced itself, and the count of those inside. (A flag beside a counter
+//! would let a request join after the leader saw zero.)
+//!
+//! ```text
+//!                  leader: trylock, +OPEN+1           last member leaves: wake the leader
+//!        ┌──────┐ ────────────────────────▶ ┌──────┐
+//!        │ free │                           │ open │ ◀─┐ join +1, leave -1
+//!        └──────┘ ◀──────────────────────── └──────┘ ──┘
+//!            │       leader: -OPEN-1, wait until the count is 0, unlock, wake
+//!            │ remove() (holds the device lock, so nobody leads): +REMOVING, wake
+//!            ▼
+//!        ┌──────────┐ ◀─┐ borrow +1, leave -1
+//!        │ removing │ ──┘
+//!        └──────────┘ until all files are closed; the object dies with remove()
+//! ```
+//!
+//! Lock order: `memory_lock` (read), then the lease. Inside the lease nothing sleeps, faults or
+//! allocates, except that the leader waits for the members.
+
+use crate::{
+    bindings,
+    memory,
+    wait::{
+        WaitQueue,
+        Woken, //
+    }, //
+};
+use kernel::{
+    device,
+    pci,
+    prelude::*,
+    static_lock_class,
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Full,
+        Relaxed, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+    types::NotThreadSafe, //
+};
+
+/// A request leads and lets others join.
+const OPEN: u32 = 1 << 31;
+
+/// `remove()` has announced itself.
+const REMOVING: u32 = 1 << 30;
+
+/// The bits that count the requests inside.
+const COUNT: u32 = REMOVING - 1;
+
+/// How long a request tries to get a lease, from its first try. Long enough for a reset, even if
+/// firmware takes its time; a holder of the device lock may take longer in error recovery.
+const PATIENCE: Delta = Delta::from_secs(5);
+
+/// The lease of one device.
+#[pin_data]
+pub(crate) struct Lease {
+    /// [`OPEN`], [`REMOVING`], and the count of requests inside.
+    word: Atomic<u32>,
+    /// Requests that wait for a lease.
+    #[pin]
+    outside: WaitQueue,
+    /// The leader, while it waits for the last member to leave.
+    #[pin]
+    drained: WaitQueue,
+}
+
+/// How a request came by its lease.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It holds the device lock itself.
+    Leader,
+    /// A leader, or `remove()`, holds the device lock for it.
+    Member,
+}
+
+impl Lease {
+    /// Returns an initializer for a lease that nobody holds.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            word: Atomic::new(0),
+            outside <- WaitQueue::new(c"zpci_vfio_pci: lease", static_lock_class!()),
+            drained <- WaitQueue::new(c"zpci_vfio_pci: drained", static_lock_class!()),
+        })
+    }
+
+    /// Lets all requests in from now on, under the device lock that the caller holds.
+    ///
+    /// To be called by `remove()` before it waits for user space, and only there: the caller must
+    /// hold the device lock until every file of the device is closed.
+    pub(crate) fn announce_removal(&self) {
+        // Whoever leads holds the device lock, so nobody does, and all members have left.
+        self.word.fetch_add(REMOVING, Full);
+        self.outside.wake_all();
+    }
+
+    /// Leads, joins or borrows, if one of them is possible without waiting.
+    fn try_enter(&self, device: &pci::Device<device::Bound>) -> Option<Role> {
+        let mut word = self.word.load(Relaxed);
+        while word & (OPEN | REMOVING) != 0 {
+            match self.word.cmpxchg(word, word + 1, Full) {
+                Ok(_) => return Some(Role::Member),
+                Err(now) => word = now,
+            }
+        }
+
+        if !device_trylock(device) {
+            return None;
+        }
+        // Only a holder of the device lock sets `OPEN` or `REMOVING`, and a leader leaves behind
+        // neither a bit nor a member: the word is zero.
+        self.word.fetch_add(OPEN + 1, Full);
+        self.outside.wake_all();
+        Some(Role::Leader)
+    }
+
+    /// Waits until another [`Lease::try_enter`] is worth it.
+    fn wait(&self, device: &pci::Device<device::Bound>, since: Instant<Monotonic>) -> Result {
+        loop {
+            // Leaders and `remove()` wake us. Other holders of the device lock (a reset, error
+            // recovery, probe) know nothing of us, so we look again with every tick.
+            let woken = self.outside.wait_killable(1, || {
+                self.word.load(Acquire) & (OPEN | REMOVING) != 0 || !device_is_locked(device)
+            });
+            match woken {
+                Woken::True => return Ok(()),
+                Woken::Killed => return Err(EINTR),
+                Woken::TimedOut if since.elapsed() > PATIENCE => return Err(EAGAIN),
+                Woken::TimedOut => {}
+            }
+        }
+    }
+
+    fn leave(&self, device: &pci::Device<device::Bound>, role: Role) {
+        match role {
+            Role::Leader => {
+                let word = self.word.fetch_sub(OPEN + 1, Full);
+                if word & COUNT != 1 {
+                    // Not even SIGKILL may unlock the device under those who joined. Each of them
+                    // has at most one instruction to finish.
+                    self.drained
+                        .wait_uninterruptible(|| self.word.load(Acquire) & COUNT == 0);
+                }
+                device_unlock(device);
+                self.outside.wake_all();
+            }
+            Role::Member => {
+                // The leader only waits once it has closed the lease.
+                if self.word.fetch_sub(1, Full) == 1 {
+                    self.drained.wake_all();
+                }
+            }
+        }
+    }
+}
+
+/// The memory space of the function is accessible, and the device lock is held.
+///
+/// Leaves the lease when dropped, and `memory_lock` after it. Whoever has it must not sleep, fault
+/// or allocate.
+///
+/// # Invariants
+///
+/// This task is counted in `lease`, so the device lock is held by it, by a leader that waits for
+/// it, or by `remove()`, which waits for the file through which it came.
+pub struct Guard<'a> {
+    lease: &'a Lease,
+    device: &'a pci::Device<device::Bound>,
+    role: Role,
+    _memory: memory::Guard<'a>,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a> Guard<'a> {
+    /// Gets a lease; `memory` takes `memory_lock`.
+    ///
+    /// `memory_lock` comes first: `VFIO_DEVICE_RESET` takes it for write and then *tries* the
+    /// device lock, so it always succeeds against us. It is dropped before waiting, for whoever
+    /// holds the device lock may want it.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`memory::Guard`].
+    /// - `EINTR` if the task was killed while it waited.
+    /// - `EAGAIN` if somebody else held the device lock for [`PATIENCE`].
+    pub(crate) fn new(
+        lease: &'a Lease,
+        device: &'a pci::Device<device::Bound>,
+        memory: impl Fn() -> Result<memory::Guard<'a>>,
+    ) -> Result<Self> {
+        let mut since = None;
+        loop {
+            let memory = memory()?;
+            if let Some(role) = lease.try_enter(device) {
+                // INVARIANT: `try_enter()` has counted us.
+                return Ok(Self {
+                    lease,
+                    device,
+                    role,
+                    _memory: memory,
+                    _not_send: NotThreadSafe,
+                });
+            }
+            drop(memory);
+            lease.wait(device, *since.get_or_insert_with(Instant::now))?;
+        }
+    }
+
+    /// The function whose device lock is held.
+    #[inline]
+    pub(crate) fn device(&self) -> &'a pci::Device<device::Bound> {
+        self.device
+    }
+
+    /// Checks, in debug builds, what the type invariant says: called where an instruction is
+    /// issued, it catches whoever breaks the scheme elsewhere.
+    #[inline]
+    pub(crate) fn debug_check(&self) {
+        if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+            let word = self.lease.word.load(Relaxed);
+            kernel::warn_on!(word & COUNT == 0);
+            kernel::warn_on!(!device_is_locked(self.device));
+        }
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lease.leave(self.device, self.role);
+    }
+}
+
+/// The generic device of a PCI function.
+fn raw_device(device: &pci::Device<device::Bound>) -> *mut bindings::device {
+    let device: &device::Device<device::Bound> = device.as_ref();
+    // CAST: `device::Device` is a transparent wrapper of `struct device`.
+    core::ptr::from_ref(device).cast_mut().cast()
+}
+
+fn device_trylock(device: &pci::Device<device::Bound>) -> bool {
+    // SAFETY: The device is valid.
+    unsafe { bindings::vfio_helper_device_trylock(raw_device(device)) }
+}
+
+/// Must be called by the task that locked it.
+fn device_unlock(device: &pci::Device<device::Bound>) {
+    // SAFETY: The device is valid; `leave()` calls this once for a successful trylock, in the task
+    // that did it, as `Guard` is not `Send`.
+    unsafe { bindings::vfio_helper_device_unlock(raw_device(device)) }
+}
+
+fn device_is_locked(device: &pci::Device<device::Bound>) -> bool {
+    // SAFETY: The device is valid; the answer may be outdated at once.
+    unsafe { bindings::mutex_is_locked(&raw mut (*raw_device(device)).mutex) }
+}
