@@ -4,5 +4,7 @@
  */
 #include <linux/vfio_pci_core.h>
 
+#include "../../include/uapi/linux/vfio_zpci_io.h"
+
 #include "helpers.h"
 #include "trace.h"

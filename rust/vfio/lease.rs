@@ -275,3 +275,116 @@ fn device_is_locked(device: &pci::Device<device::Bound>) -> bool {
     // SAFETY: The device is valid; the answer may be outdated at once.
     unsafe { bindings::mutex_is_locked(&raw mut (*raw_device(device)).mutex) }
 }
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_lease)]
+mod tests {
+    use super::*;
+    use kernel::types::Opaque;
+
+    /// A PCI function of which nothing works but the device lock.
+    fn function() -> Result<KBox<Opaque<bindings::pci_dev>>> {
+        let function =
+            KBox::<Opaque<bindings::pci_dev>>::init(pin_init::init_zeroed(), GFP_KERNEL)?;
+        // SAFETY: The mutex is in place for as long as it is used; name and key live for ever.
+        unsafe {
+            bindings::__mutex_init(
+                &raw mut (*function.get()).dev.mutex,
+                c"zpci_vfio_pci: test".as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+        }
+        Ok(function)
+    }
+
+    fn device(function: &Opaque<bindings::pci_dev>) -> &pci::Device<device::Bound> {
+        // SAFETY: `pci::Device` is a transparent wrapper; the tests use no more than the lock.
+        unsafe { &*function.get().cast() }
+    }
+
+    fn lease() -> Result<Pin<KBox<Lease>>> {
+        KBox::pin_init(Lease::new(), GFP_KERNEL)
+    }
+
+    #[test]
+    fn leader_holds_the_device_lock_until_it_leaves() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let device = device(&function);
+
+        assert!(lease.try_enter(device) == Some(Role::Leader));
+        assert!(device_is_locked(device));
+        assert!(lease.word.load(Relaxed) == OPEN + 1);
+        lease.leave(device, Role::Leader);
+        assert!(!device_is_locked(device));
+        assert!(lease.word.load(Relaxed) == 0);
+        Ok(())
+    }
+
+    #[test]
+    fn others_join_while_the_lease_is_open() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let device = device(&function);
+
+        assert!(lease.try_enter(device) == Some(Role::Leader));
+        assert!(lease.try_enter(device) == Some(Role::Member));
+        assert!(lease.try_enter(device) == Some(Role::Member));
+        assert!(lease.word.load(Relaxed) == OPEN + 3);
+        lease.leave(device, Role::Member);
+        lease.leave(device, Role::Member);
+        assert!(device_is_locked(device));
+        lease.leave(device, Role::Leader);
+        assert!(!device_is_locked(device));
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_enters_while_another_holds_the_device_lock() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let device = device(&function);
+
+        assert!(device_trylock(device));
+        assert!(lease.try_enter(device).is_none());
+        assert!(lease.word.load(Relaxed) == 0);
+        device_unlock(device);
+        assert!(lease.try_enter(device) == Some(Role::Leader));
+        lease.leave(device, Role::Leader);
+        Ok(())
+    }
+
+    #[test]
+    fn all_borrow_from_remove() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let device = device(&function);
+
+        assert!(device_trylock(device));
+        lease.announce_removal();
+        assert!(lease.try_enter(device) == Some(Role::Member));
+        assert!(lease.try_enter(device) == Some(Role::Member));
+        lease.leave(device, Role::Member);
+        lease.leave(device, Role::Member);
+        assert!(device_is_locked(device));
+        assert!(lease.word.load(Relaxed) == REMOVING);
+        device_unlock(device);
+        Ok(())
+    }
+
+    #[test]
+    fn waiting_ends_at_once_when_the_device_lock_is_free() -> Result {
+        let (function, lease) = (function()?, lease()?);
+
+        lease.wait(device(&function), Instant::now())
+    }
+
+    #[test]
+    fn waiting_ends_after_a_while_when_it_is_not() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let device = device(&function);
+
+        assert!(device_trylock(device));
+        let since = Instant::now();
+        assert!(lease.wait(device, since) == Err(EAGAIN));
+        assert!(since.elapsed() >= PATIENCE);
+        device_unlock(device);
+        Ok(())
+    }
+}

@@ -28,6 +28,19 @@ pub mod region;
 mod wait;
 pub mod zpci;
 
+/// The region's C header for user space, `include/uapi/linux/vfio_zpci_io.h`.
+pub mod uapi {
+    pub use crate::bindings::{
+        vfio_zpci_io_hdr,
+        vfio_zpci_io_req,
+        VFIO_REGION_SUBTYPE_IBM_ZPCI_IO,
+        VFIO_ZPCI_IO_FLAG_BLOCKW,
+        VFIO_ZPCI_IO_FLAG_READ,
+        VFIO_ZPCI_IO_FLAG_WRITE,
+        VFIO_ZPCI_IO_HDR_WRITE, //
+    };
+}
+
 /// C declarations of VFIO and of this crate's helpers; names of other kernel headers resolve to
 /// the kernel's own `bindings` crate, so that both crates mean the same types.
 #[allow(

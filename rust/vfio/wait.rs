@@ -116,3 +116,42 @@ impl WaitQueue {
         woken
     }
 }
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_wait)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+    use kernel::static_lock_class;
+
+    fn queue() -> Result<Pin<KBox<WaitQueue>>> {
+        KBox::pin_init(
+            WaitQueue::new(c"zpci_vfio_pci: test", static_lock_class!()),
+            GFP_KERNEL,
+        )
+    }
+
+    #[test]
+    fn true_condition_does_not_wait() -> Result {
+        assert!(queue()?.wait_killable(c_long::MAX, || true) == Woken::True);
+        queue()?.wait_uninterruptible(|| true);
+        Ok(())
+    }
+
+    #[test]
+    fn false_condition_times_out() -> Result {
+        assert!(queue()?.wait_killable(2, || false) == Woken::TimedOut);
+        Ok(())
+    }
+
+    #[test]
+    fn condition_is_asked_again_after_a_wait() -> Result {
+        let asked = Cell::new(0);
+        let woken = queue()?.wait_killable(1, || {
+            asked.set(asked.get() + 1);
+            asked.get() > 1
+        });
+        assert!(woken == Woken::True);
+        Ok(())
+    }
+}

@@ -237,3 +237,17 @@ impl<'a> Function<'a> {
 
 /// Condition code 2.
 const CC_BUSY: c_int = 2;
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_insn)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_an_errno_of_its_own() {
+        assert!(Error::from(Refusal::Handle) == ENODEV);
+        assert!(Error::from(Refusal::Function).to_errno() == -121);
+        assert!(Error::from(Refusal::Busy) == EBUSY);
+        assert!(Error::from(Refusal::Operands) == ENXIO);
+    }
+}

@@ -8,6 +8,7 @@
 
 use crate::{
     request::{
+        self,
         Instruction,
         Request,
         HEADER_SIZE,
@@ -17,6 +18,7 @@ use crate::{
     },
     ZpciVfioPci, //
 };
+use core::mem::offset_of;
 use kernel::{
     pci::Vendor,
     prelude::*,
@@ -36,6 +38,7 @@ use vfio::{
         Region,
         Type, //
     },
+    uapi,
     zpci, //
 };
 
@@ -44,7 +47,7 @@ pub(crate) struct ZpciIo;
 
 impl Region<ZpciVfioPci> for ZpciIo {
     const TYPE: Type = Type::pci_vendor(Vendor::IBM.as_raw());
-    const SUBTYPE: u32 = 2;
+    const SUBTYPE: u32 = uapi::VFIO_REGION_SUBTYPE_IBM_ZPCI_IO;
     const SIZE: usize = REGION_SIZE;
 
     /// Reads the header, or a part of it.
@@ -101,5 +104,63 @@ fn issue(device: &Device<ZpciVfioPci>, request: &Request) -> Result {
     Ok(())
 }
 
-static_assert!(HEADER_SIZE as u64 == REQUEST_OFFSET);
-static_assert!(REQUEST_OFFSET as usize + REQUEST_SIZE == REGION_SIZE);
+// The C header and `request.rs` describe the same bytes.
+static_assert!(size_of::<uapi::vfio_zpci_io_hdr>() == HEADER_SIZE);
+static_assert!(offset_of!(uapi::vfio_zpci_io_hdr, flags) == 0);
+static_assert!(offset_of!(uapi::vfio_zpci_io_hdr, max) == 8);
+static_assert!(uapi::VFIO_ZPCI_IO_HDR_WRITE as u64 == request::CAP_WRITE);
+static_assert!(size_of::<uapi::vfio_zpci_io_req>() == REQUEST_SIZE);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, flags) == request::at::FLAGS);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, gaddr) == request::at::ADDRESS);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, offset) == request::at::OFFSET);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, reserved) == request::at::RESERVED);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, len) == request::at::LEN);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, pcias) == request::at::BAR);
+static_assert!(offset_of!(uapi::vfio_zpci_io_req, reserved2) == request::at::RESERVED2);
+static_assert!(uapi::VFIO_ZPCI_IO_FLAG_READ as u64 == request::FLAG_READ);
+static_assert!(uapi::VFIO_ZPCI_IO_FLAG_BLOCKW as u64 == request::FLAG_BLOCKW);
+static_assert!(uapi::VFIO_ZPCI_IO_FLAG_WRITE as u64 == request::FLAG_WRITE);
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_region)]
+mod tests {
+    use super::*;
+    use crate::request::{
+        at,
+        Invalid,
+        Limits,
+        FLAG_BLOCKW, //
+    };
+
+    /// A request as a C program leaves it in memory.
+    fn block(len: u16) -> [u8; REQUEST_SIZE] {
+        let mut raw = [0; REQUEST_SIZE];
+        raw[at::FLAGS..][..8].copy_from_slice(&FLAG_BLOCKW.to_ne_bytes());
+        raw[at::ADDRESS..][..8].copy_from_slice(&0x1234_5000_u64.to_ne_bytes());
+        raw[at::OFFSET..][..8].copy_from_slice(&0x800_u64.to_ne_bytes());
+        raw[at::LEN..][..2].copy_from_slice(&len.to_ne_bytes());
+        raw[at::BAR] = 2;
+        raw
+    }
+
+    #[test]
+    fn integers_are_in_the_byte_order_of_the_machine() {
+        let limits = Limits::new(128, [0x1000; 6], Default::default());
+        let expected = Request {
+            instruction: Instruction::StoreBlock,
+            address: 0x1234_5000,
+            len: 128,
+            bar: 2,
+            offset: 0x800,
+        };
+        assert!(Request::parse(&block(128), &limits) == Ok(expected));
+        assert!(Request::parse(&block(129), &limits) == Err(Invalid::Length));
+    }
+
+    #[test]
+    fn header_is_in_the_byte_order_of_the_machine() {
+        let header = Limits::new(128, [0; 6], Default::default()).header();
+        let max = offset_of!(uapi::vfio_zpci_io_hdr, max);
+        assert!(header[max..][..2] == 128_u16.to_ne_bytes());
+    }
+}

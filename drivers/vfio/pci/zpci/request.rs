@@ -19,13 +19,27 @@ pub(crate) const REQUEST_SIZE: usize = 32;
 /// Size of the region.
 pub(crate) const REGION_SIZE: usize = 48;
 
+const _: () = assert!(HEADER_SIZE as u64 == REQUEST_OFFSET);
+const _: () = assert!(HEADER_SIZE + REQUEST_SIZE == REGION_SIZE);
+
+/// Where the fields of a request are in it, in bytes.
+pub(crate) mod at {
+    pub(crate) const FLAGS: usize = 0;
+    pub(crate) const ADDRESS: usize = 8;
+    pub(crate) const OFFSET: usize = 16;
+    pub(crate) const RESERVED: usize = 24;
+    pub(crate) const LEN: usize = 28;
+    pub(crate) const BAR: usize = 30;
+    pub(crate) const RESERVED2: usize = 31;
+}
+
 /// Capability in the header: requests with [`FLAG_WRITE`] are supported.
-const CAP_WRITE: u64 = 1 << 0;
+pub(crate) const CAP_WRITE: u64 = 1 << 0;
 
 /// Request flags: which instruction to issue.
-const FLAG_READ: u64 = 1 << 0;
-const FLAG_BLOCKW: u64 = 1 << 1;
-const FLAG_WRITE: u64 = 1 << 2;
+pub(crate) const FLAG_READ: u64 = 1 << 0;
+pub(crate) const FLAG_BLOCKW: u64 = 1 << 1;
+pub(crate) const FLAG_WRITE: u64 = 1 << 2;
 
 /// Neither a block in memory nor its destination may cross a boundary of this many bytes. It is
 /// the size of a page, too.
@@ -144,13 +158,13 @@ impl Request {
     /// Parses `raw` and checks it against the rules that need neither the memory of the caller nor
     /// the function.
     pub(crate) fn parse(raw: &[u8; REQUEST_SIZE], limits: &Limits) -> Result<Self, Invalid> {
-        let flags = u64::from_be_bytes(field::<0, 8>(raw));
-        let address = u64::from_be_bytes(field::<8, 8>(raw));
-        let offset = u64::from_be_bytes(field::<16, 8>(raw));
-        let reserved = u32::from_be_bytes(field::<24, 4>(raw));
-        let len = u16::from_be_bytes(field::<28, 2>(raw));
-        let [bar] = field::<30, 1>(raw);
-        let [reserved2] = field::<31, 1>(raw);
+        let flags = u64::from_be_bytes(field::<{ at::FLAGS }, 8>(raw));
+        let address = u64::from_be_bytes(field::<{ at::ADDRESS }, 8>(raw));
+        let offset = u64::from_be_bytes(field::<{ at::OFFSET }, 8>(raw));
+        let reserved = u32::from_be_bytes(field::<{ at::RESERVED }, 4>(raw));
+        let len = u16::from_be_bytes(field::<{ at::LEN }, 2>(raw));
+        let [bar] = field::<{ at::BAR }, 1>(raw);
+        let [reserved2] = field::<{ at::RESERVED2 }, 1>(raw);
 
         let instruction = match flags {
             FLAG_READ => Instruction::Load,
