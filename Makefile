@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Two halves: the module for a kernel of yours (modules, modules_install, clean), as for any
+# out-of-tree module; and the workshop, which builds and boots a whole s390x host (run, test, vm).
+
+.DEFAULT_GOAL := modules
+
+# --- The module, for the kernel whose build directory is KDIR.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+export ARCH := s390
+# As the kernel was built: with clang, or with GCC.
+LLVM ?= $(if $(shell grep -s '^CONFIG_CC_IS_CLANG=y' $(KDIR)/.config),1)
+
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(LLVM),LLVM=$(LLVM))
+
+modules: ## build zpci-vfio-pci.ko for the kernel in KDIR
+	@scripts/doctor --build '$(KDIR)'
+	+$(kbuild) modules
+
+modules_install: ## install it (INSTALL_MOD_PATH= for another root)
+	+$(kbuild) modules_install
+
+clean: ## remove what a build has left in this directory
+	+$(if $(wildcard $(KDIR)/Makefile),$(kbuild) clean,git clean -fdXq .)
+
+doctor: ## check what the build and the workshop need, and say how to get it
+	@scripts/doctor '$(KDIR)'
+
+# --- The workshop.
+
+# Shell commands come here as they were typed, `$` included.
+override RUN := $(value RUN)
+export RUN FILES FLAVOUR QEMU_ARGS SMP MEM TIMEOUT KSRC
+
+runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
+
+run: ## build everything, boot an s390x host, and show the region at work
+	@$(runner) run
+
+test: ## run the tests: T='host kunit region' selects
+	@$(runner) test $(T)
+
+vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU_ARGS= SMP= MEM=]
+	@$(runner) vm
+
+shell: ## an interactive shell in a booted s390x host
+	@$(runner) shell
+
+vm-paths: ## print where kernel image, modules and cross compiler are
+	@$(runner) vm-paths
+
+# --- Tools.
+
+fmt-check: ## rustfmt, with the kernel's configuration
+	@scripts/toolchain run sh -c "git ls-files '*.rs' | xargs rustfmt --check"
+
+clippy: ## clippy on the module and on user space; warnings are errors
+	@$(runner) clippy
+
+rustdoc: ## documentation of the module's crates
+	@$(runner) rustdoc
+
+rust-analyzer: ## rust-project.json for the module's crates
+	@$(runner) rust-analyzer
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Start with: make run'
+
+.PHONY: modules modules_install clean doctor run test vm shell vm-paths fmt-check clippy rustdoc \
+	rust-analyzer help
