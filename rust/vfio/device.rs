@@ -11,7 +11,8 @@ use crate::{
         self,
         Lease, //
     },
-    memory, //
+    memory,
+    zpci, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -84,16 +85,21 @@ impl<T: Driver> Device<T> {
         }
 
         let this = vdev.cast::<Self>();
-        // SAFETY: The lease lies in the allocation, which does not move.
-        unsafe { pin_init::raw_init(&raw mut (*this).lease, Lease::new()) };
         // SAFETY: The core has set `pdev`, and `probe()` is running for it.
         let pdev = unsafe { Self::pdev(this) };
-        // SAFETY: As for the lease.
-        let data = unsafe { pin_init::raw_try_init(&raw mut (*this).data, T::new(pdev)) };
-        match data {
+        let fid = zpci::function_id(pdev);
+        // SAFETY: The fields lie in the allocation, which does not move. If the second cannot be
+        // initialized, the first is dropped.
+        let initialized = unsafe {
+            pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(fid)).and_then(|()| {
+                pin_init::raw_try_init(&raw mut (*this).data, T::new(pdev))
+                    .inspect_err(|_| core::ptr::drop_in_place(&raw mut (*this).lease))
+            })
+        };
+        match initialized {
             Ok(()) => 0,
             Err(error) => {
-                // SAFETY: Undoes `vfio_pci_core_init_dev()`; a lease needs no cleaning up.
+                // SAFETY: Undoes `vfio_pci_core_init_dev()`.
                 unsafe { bindings::vfio_pci_core_release_dev(vdev) };
                 error.to_errno()
             }

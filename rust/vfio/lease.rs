@@ -36,6 +36,7 @@
 use crate::{
     bindings,
     memory,
+    stats::Stats,
     wait::{
         WaitQueue,
         Woken, //
@@ -84,6 +85,8 @@ pub(crate) struct Lease {
     /// The leader, while it waits for the last member to leave.
     #[pin]
     drained: WaitQueue,
+    #[pin]
+    stats: Stats,
 }
 
 /// How a request came by its lease.
@@ -96,12 +99,13 @@ enum Role {
 }
 
 impl Lease {
-    /// Returns an initializer for a lease that nobody holds.
-    pub(crate) fn new() -> impl PinInit<Self> {
-        pin_init!(Self {
+    /// Returns an initializer for a lease that nobody holds, of the zPCI function `fid`.
+    pub(crate) fn new(fid: u32) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
             word: Atomic::new(0),
             outside <- WaitQueue::new(c"zpci_vfio_pci: lease", static_lock_class!()),
             drained <- WaitQueue::new(c"zpci_vfio_pci: drained", static_lock_class!()),
+            stats <- Stats::new(fid),
         })
     }
 
@@ -147,7 +151,7 @@ impl Lease {
                 Woken::True => return Ok(()),
                 Woken::Killed => return Err(EINTR),
                 Woken::TimedOut if since.elapsed() > PATIENCE => return Err(EAGAIN),
-                Woken::TimedOut => {}
+                Woken::TimedOut => self.stats.tick(),
             }
         }
     }
@@ -213,6 +217,9 @@ impl<'a> Guard<'a> {
         loop {
             let memory = memory()?;
             if let Some(role) = lease.try_enter(device) {
+                if let Some(since) = since {
+                    lease.stats.waited(Instant::elapsed(&since));
+                }
                 // INVARIANT: `try_enter()` has counted us.
                 return Ok(Self {
                     lease,
@@ -237,9 +244,11 @@ impl<'a> Guard<'a> {
     /// issued, it catches whoever breaks the scheme elsewhere.
     #[inline]
     pub(crate) fn debug_check(&self) {
-        if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
-            let word = self.lease.word.load(Relaxed);
-            kernel::warn_on!(word & COUNT == 0);
+        #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+        {
+            let inside = self.lease.word.load(Relaxed) & COUNT;
+            self.lease.stats.inside(inside);
+            kernel::warn_on!(inside == 0);
             kernel::warn_on!(!device_is_locked(self.device));
         }
     }
@@ -303,7 +312,7 @@ mod tests {
     }
 
     fn lease() -> Result<Pin<KBox<Lease>>> {
-        KBox::pin_init(Lease::new(), GFP_KERNEL)
+        KBox::pin_init(Lease::new(u32::MAX), GFP_KERNEL)
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod memory;
 pub mod msix;
 pub mod page;
 pub mod region;
+mod stats;
 mod wait;
 pub mod zpci;
 

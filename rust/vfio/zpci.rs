@@ -69,6 +69,12 @@ fn zdev(device: &pci::Device<device::Bound>) -> *mut bindings::zpci_dev {
     unsafe { bindings::vfio_helper_to_zpci(pdev) }
 }
 
+/// The function identifier (FID).
+pub fn function_id(device: &pci::Device<device::Bound>) -> u32 {
+    // SAFETY: Valid as `zdev()` says; set before the PCI function came to be, constant since.
+    unsafe { (*zdev(device)).fid }
+}
+
 /// The longest block the function takes in one PCI STORE BLOCK, in bytes.
 pub fn max_store_block(device: &pci::Device<device::Bound>) -> u16 {
     // SAFETY: Valid as `zdev()` says; set before the PCI function came to be, constant since.

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What happens at the lease of a device, in debugfs.
+//!
+//! One file for each number, see `Documentation/ABI/testing/debugfs-zpci-vfio-pci`. Only what is
+//! off the straight way is counted: requests that get a lease at once cost nothing.
+
+use kernel::{
+    debugfs::{
+        Dir,
+        File, //
+    },
+    prelude::*,
+    str::CString,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    time::Delta, //
+};
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+use kernel::time::delay::udelay;
+
+/// The numbers of one device.
+#[pin_data]
+pub(crate) struct Stats {
+    _dir: Dir,
+    /// Requests that had to wait for a lease.
+    #[pin]
+    waits: File<Atomic<u64>>,
+    /// Ticks for which they waited without having been woken.
+    #[pin]
+    ticks: File<Atomic<u64>>,
+    /// The longest wait, in nanoseconds.
+    #[pin]
+    longest_wait_ns: File<Atomic<u64>>,
+    /// For tests, the most requests that were about to issue an instruction at the same time.
+    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+    #[pin]
+    most_inside: File<Atomic<u64>>,
+    /// For tests, how long requests dwell between getting the lease and the instruction, in
+    /// microseconds.
+    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+    #[pin]
+    dwell_us: File<Atomic<u64>>,
+}
+
+impl Stats {
+    /// Returns an initializer for the numbers of the zPCI function `fid`.
+    ///
+    /// The directory is our own: the one of the VFIO core is gone when `remove()` starts to wait
+    /// for user space, which is when the numbers are of interest.
+    pub(crate) fn new(fid: u32) -> impl PinInit<Self, Error> {
+        pin_init::pin_init_scope(move || {
+            let dir = Dir::new(&CString::try_from_fmt(fmt!("zpci-vfio-pci-{fid:08x}"))?);
+            Ok(try_pin_init!(Self {
+                waits <- dir.read_only_file(c"waits", Atomic::new(0)),
+                ticks <- dir.read_only_file(c"ticks", Atomic::new(0)),
+                longest_wait_ns <- dir.read_only_file(c"longest_wait_ns", Atomic::new(0)),
+                #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+                most_inside <- dir.read_write_file(c"most_inside", Atomic::new(0)),
+                #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+                dwell_us <- dir.read_write_file(c"dwell_us", Atomic::new(0)),
+                _dir: dir,
+            }? Error))
+        })
+    }
+
+    /// A request looked for a change of the lease without having been woken.
+    pub(crate) fn tick(&self) {
+        self.ticks.add(1, Relaxed);
+    }
+
+    /// A request has waited.
+    pub(crate) fn waited(&self, time: Delta) {
+        self.waits.add(1, Relaxed);
+        // CAST: The clock does not go backwards.
+        raise(&self.longest_wait_ns, time.as_nanos() as u64);
+    }
+}
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+impl Stats {
+    /// A request is about to issue an instruction, with `inside - 1` others.
+    pub(crate) fn inside(&self, inside: u32) {
+        raise(&self.most_inside, inside.into());
+        // Busy, as an instruction would be: sleeping is not allowed here.
+        for _ in 0..self.dwell_us.load(Relaxed) {
+            udelay(Delta::from_micros(1));
+        }
+    }
+}
+
+/// Makes `number` at least `value`.
+fn raise(number: &Atomic<u64>, value: u64) {
+    let mut old = number.load(Relaxed);
+    while old < value {
+        match number.cmpxchg(old, value, Relaxed) {
+            Ok(_) => break,
+            Err(now) => old = now,
+        }
+    }
+}
