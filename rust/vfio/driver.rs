@@ -7,6 +7,10 @@
 //! the same generic infrastructure ([`kernel::driver`]).
 
 use crate::{
+    bar::{
+        Bars,
+        Operations, //
+    },
     bindings,
     device::Device,
     region::Opening, //
@@ -77,6 +81,9 @@ pub trait Driver: Sized + Send + Sync + 'static {
     /// The functions it is a candidate for; others are bound by driver_override as well.
     const ID_TABLE: IdTable;
 
+    /// How BARs that cannot be mapped are accessed.
+    type Bars: Bars<Self>;
+
     /// Makes the data of a device when it is bound.
     fn new(pdev: &pci::Device<device::Bound>) -> impl PinInit<Self, Error>;
 
@@ -137,12 +144,12 @@ impl<T: Driver> Adapter<T> {
         release: Some(Device::<T>::release_callback),
         open_device: Some(Self::open_device_callback),
         close_device: Some(bindings::vfio_pci_core_close_device),
-        ioctl: Some(bindings::vfio_pci_core_ioctl),
-        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
+        ioctl: Some(Operations::<T>::ioctl),
+        get_region_info_caps: Some(Operations::<T>::get_region_info),
         device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
-        read: Some(bindings::vfio_pci_core_read),
-        write: Some(bindings::vfio_pci_core_write),
-        mmap: Some(bindings::vfio_pci_core_mmap),
+        read: Some(Operations::<T>::read),
+        write: Some(Operations::<T>::write),
+        mmap: Some(Operations::<T>::mmap),
         request: Some(bindings::vfio_pci_core_request),
         match_: Some(bindings::vfio_pci_core_match),
         match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),

@@ -8,6 +8,7 @@
 //!   [`driver::Adapter`], [`module_vfio_pci_driver!`]).
 //! - [`device`]: the device object shared by the VFIO core and the driver ([`device::Device`]).
 //! - [`region`]: a device region of the driver's own ([`region::Region`]).
+//! - [`bar`]: BARs that cannot be mapped ([`bar::Bars`]).
 //! - [`page`]: a page of the caller, pinned while an instruction works on it ([`page::Pinned`]).
 //! - [`memory`]: the memory space of the function is accessible ([`memory::Guard`]).
 //! - [`msix`]: where the MSI-X structures are ([`msix::windows`]).
@@ -18,6 +19,7 @@
 
 #![crate_name = "vfio"]
 
+pub mod bar;
 pub mod device;
 pub mod driver;
 pub mod lease;
@@ -28,6 +30,12 @@ pub mod region;
 mod stats;
 mod wait;
 pub mod zpci;
+
+/// Whether the current task has been killed, and should not go on.
+pub fn killed() -> bool {
+    // SAFETY: Only looks at the current task.
+    unsafe { bindings::vfio_helper_fatal_signal_pending() }
+}
 
 /// The region's C header for user space, `include/uapi/linux/vfio_zpci_io.h`.
 pub mod uapi {

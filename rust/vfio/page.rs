@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A page of the calling process, pinned while an instruction works on it.
+//! Memory of the calling process that an instruction works on: a page of it, pinned, or a copy.
 
 use crate::bindings;
 use core::{
@@ -9,11 +9,15 @@ use core::{
 };
 use kernel::{
     page::{
+        Page,
         PAGE_MASK,
         PAGE_SIZE, //
     },
     prelude::*,
-    uaccess::UserPtr, //
+    uaccess::{
+        UserPtr,
+        UserSliceReader, //
+    }, //
 };
 
 /// What the pinned memory is for.
@@ -102,7 +106,7 @@ impl Pinned {
         Bytes {
             start: self.start,
             len: self.len,
-            _page: PhantomData,
+            _memory: PhantomData,
         }
     }
 
@@ -160,7 +164,49 @@ impl Drop for Pinned {
     }
 }
 
-/// Pinned bytes of user space, read by an instruction without a copy.
+/// A copy of bytes of the calling process.
+///
+/// # Invariants
+///
+/// `len` bytes of `page` are initialized.
+pub struct Copied {
+    page: Page,
+    len: usize,
+}
+
+impl Copied {
+    /// Copies all bytes of `from`.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if they are more than a page.
+    /// - `ENOMEM` if memory was short.
+    /// - `EFAULT` if they cannot be read.
+    pub fn new(from: &mut UserSliceReader) -> Result<Self> {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        let len = from.len();
+        // SAFETY: Nobody else knows the page.
+        unsafe { page.copy_from_user_slice_raw(from, 0, len)? };
+        // INVARIANT: All bytes have been copied.
+        Ok(Self { page, len })
+    }
+
+    /// The bytes as the operand of an instruction.
+    pub fn bytes(&self) -> Bytes<'_> {
+        // SAFETY: On s390 all memory is in the identity mapping, so every page has an address.
+        let start = unsafe {
+            NonNull::new_unchecked(bindings::vfio_helper_page_address(self.page.as_ptr()).cast())
+        };
+        // INVARIANT: By the type invariant.
+        Bytes {
+            start,
+            len: self.len,
+            _memory: PhantomData,
+        }
+    }
+}
+
+/// Bytes for an instruction to read.
 ///
 /// # Invariants
 ///
@@ -169,7 +215,7 @@ impl Drop for Pinned {
 pub struct Bytes<'a> {
     start: NonNull<u8>,
     len: usize,
-    _page: PhantomData<&'a Pinned>,
+    _memory: PhantomData<&'a ()>,
 }
 
 impl Bytes<'_> {

@@ -161,8 +161,7 @@ impl<'a> Function<'a> {
             let since = Instant::<Monotonic>::now();
             while result.cc == CC_BUSY
                 && (tries < BUSY_TRIES || since.elapsed() < BUSY_TIME)
-                // SAFETY: Only looks at the current task.
-                && !unsafe { bindings::vfio_helper_fatal_signal_pending() }
+                && !crate::killed()
             {
                 udelay(Delta::from_micros(1));
                 result = self.issue_once(req, offset, insn);

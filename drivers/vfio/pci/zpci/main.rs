@@ -20,9 +20,11 @@ use vfio::{
     zpci, //
 };
 
+mod bars;
 mod region;
 mod request;
 
+use bars::ByInstruction;
 use region::ZpciIo;
 use request::{
     Limits,
@@ -52,6 +54,7 @@ kernel::module_device_table!(
 impl Driver for ZpciVfioPci {
     const NAME: &'static CStr = c"zpci-vfio-pci";
     const ID_TABLE: IdTable = &ID_TABLE;
+    type Bars = ByInstruction;
 
     fn new(pdev: &pci::Device<Bound>) -> impl PinInit<Self, Error> {
         let mut bars = [0; BARS];

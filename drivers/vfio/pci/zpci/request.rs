@@ -98,6 +98,37 @@ impl Limits {
         }
     }
 
+    /// Checks an access to `len` bytes at `offset` of a BAR.
+    pub(crate) fn check(&self, bar: u8, offset: u64, len: u16) -> Result<(), Invalid> {
+        let size = *self
+            .bars
+            .get(usize::from(bar))
+            .ok_or(Invalid::AddressSpace)?;
+        let len = u64::from(len);
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(Invalid::Bar);
+        }
+        if self
+            .msix
+            .iter()
+            .any(|window| window.overlaps(bar, offset, len))
+        {
+            return Err(Invalid::Msix);
+        }
+        Ok(())
+    }
+
+    /// Checks the length of a block, and that its destination does not cross 4 KiB.
+    pub(crate) fn check_block(&self, offset: u64, len: u16) -> Result<(), Invalid> {
+        if len == 0 || len > self.max {
+            return Err(Invalid::Length);
+        }
+        if offset % BLOCK_BOUNDARY + u64::from(len) > BLOCK_BOUNDARY {
+            return Err(Invalid::Boundary);
+        }
+        Ok(())
+    }
+
     /// The header of the region.
     pub(crate) fn header(&self) -> [u8; HEADER_SIZE] {
         let mut header = [0; HEADER_SIZE];
@@ -184,10 +215,15 @@ impl Request {
             offset,
         };
         match instruction {
-            Instruction::StoreBlock => request.check_block(limits)?,
+            Instruction::StoreBlock => {
+                limits.check_block(offset, len)?;
+                if address % BLOCK_BOUNDARY + u64::from(len) > BLOCK_BOUNDARY {
+                    return Err(Invalid::Address);
+                }
+            }
             Instruction::Load | Instruction::Store => request.check_doubleword()?,
         }
-        request.check_destination(limits)?;
+        limits.check(bar, offset, len)?;
         Ok(request)
     }
 
@@ -200,20 +236,6 @@ impl Request {
         }
     }
 
-    fn check_block(&self, limits: &Limits) -> Result<(), Invalid> {
-        let len = u64::from(self.len);
-        if len == 0 || self.len > limits.max {
-            return Err(Invalid::Length);
-        }
-        if self.address % BLOCK_BOUNDARY + len > BLOCK_BOUNDARY {
-            return Err(Invalid::Address);
-        }
-        if self.offset % BLOCK_BOUNDARY + len > BLOCK_BOUNDARY {
-            return Err(Invalid::Boundary);
-        }
-        Ok(())
-    }
-
     fn check_doubleword(&self) -> Result<(), Invalid> {
         if !matches!(self.len, 1 | 2 | 4 | 8) {
             return Err(Invalid::Length);
@@ -223,25 +245,6 @@ impl Request {
         }
         if self.offset % DOUBLEWORD + u64::from(self.len) > DOUBLEWORD {
             return Err(Invalid::Boundary);
-        }
-        Ok(())
-    }
-
-    fn check_destination(&self, limits: &Limits) -> Result<(), Invalid> {
-        let size = *limits
-            .bars
-            .get(usize::from(self.bar))
-            .ok_or(Invalid::AddressSpace)?;
-        let len = u64::from(self.len);
-        if self.offset.checked_add(len).is_none_or(|end| end > size) {
-            return Err(Invalid::Bar);
-        }
-        if limits
-            .msix
-            .iter()
-            .any(|window| window.overlaps(self.bar, self.offset, len))
-        {
-            return Err(Invalid::Msix);
         }
         Ok(())
     }

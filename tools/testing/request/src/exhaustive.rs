@@ -313,7 +313,6 @@ fn memory_of_loads_and_stores_is_a_doubleword() {
 
 #[test]
 fn first_rule_that_is_broken_is_the_one_reported() {
-    // In the order in which the documentation lists the rules.
     let mut fields = Fields {
         flags: 3,
         reserved: 1,
@@ -329,10 +328,10 @@ fn first_rule_that_is_broken_is_the_one_reported() {
     fields.reserved = 0;
     assert_eq!(fields.parse(&limits()), Err(Invalid::Length));
     fields.len = 16;
-    assert_eq!(fields.parse(&limits()), Err(Invalid::Address));
-    fields.gaddr = 0x1000;
     assert_eq!(fields.parse(&limits()), Err(Invalid::Boundary));
     fields.offset = 0x1000;
+    assert_eq!(fields.parse(&limits()), Err(Invalid::Address));
+    fields.gaddr = 0x1000;
     assert_eq!(fields.parse(&limits()), Err(Invalid::AddressSpace));
     fields.pcias = 1;
     assert_eq!(fields.parse(&limits()), Err(Invalid::Bar));
