@@ -74,6 +74,11 @@ const COUNT: u32 = REMOVING - 1;
 /// firmware takes its time; a holder of the device lock may take longer in error recovery.
 const PATIENCE: Delta = Delta::from_secs(5);
 
+/// Names of the wait queues. Lockdep wants to find the same one, not an equal one, with each key:
+/// a literal in [`Lease::new`] would be another in each crate that has the function inlined.
+static OUTSIDE: &CStr = c"zpci_vfio_pci: lease";
+static DRAINED: &CStr = c"zpci_vfio_pci: drained";
+
 /// The lease of one device.
 #[pin_data]
 pub(crate) struct Lease {
@@ -103,8 +108,8 @@ impl Lease {
     pub(crate) fn new(fid: u32) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             word: Atomic::new(0),
-            outside <- WaitQueue::new(c"zpci_vfio_pci: lease", static_lock_class!()),
-            drained <- WaitQueue::new(c"zpci_vfio_pci: drained", static_lock_class!()),
+            outside <- WaitQueue::new(OUTSIDE, static_lock_class!()),
+            drained <- WaitQueue::new(DRAINED, static_lock_class!()),
             stats <- Stats::new(fid),
         })
     }
