@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Errors: one enum for finding and opening a function, one for the outcome of an instruction.
+
+use crate::sysfs::Address;
+use rustix::io::Errno;
+use std::{io, path::PathBuf};
+use thiserror::Error;
+
+/// Why a function could not be found, bound, opened or asked about itself.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not of the form `DDDD:BB:DD.F`.
+    #[error("'{0}' is not a PCI address like 0001:00:00.0")]
+    Address(String),
+    /// There is no such PCI function.
+    #[error("{0}: there is no such PCI function")]
+    NoFunction(Address),
+    /// A file could not be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file of sysfs does not say what it should.
+    #[error("{}: unexpected content '{content}'", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it contains.
+        content: String,
+    },
+    /// The driver's module could not be loaded.
+    #[error("the driver {driver} is not there and 'modprobe {driver}' failed: {reason}")]
+    Module {
+        /// Name of the driver.
+        driver: String,
+        /// Why.
+        reason: String,
+    },
+    /// The driver was told to take the function and did not.
+    #[error("{address}: the driver {driver} did not take the function")]
+    NotTaken {
+        /// The function.
+        address: Address,
+        /// Name of the driver.
+        driver: String,
+    },
+    /// No VFIO driver is bound to the function.
+    #[error("{0}: no VFIO driver is bound to the function")]
+    NotVfio(Address),
+    /// The function has no node for the way of opening that was asked for.
+    #[error("{address}: the function has no VFIO {what}")]
+    NoNode {
+        /// The function.
+        address: Address,
+        /// "character device" or "group".
+        what: &'static str,
+    },
+    /// Another function of the group is bound to a driver that is not a VFIO driver.
+    #[error("VFIO group {0} is not viable: all its functions must be bound to VFIO drivers")]
+    NotViable(u32),
+    /// A VFIO or iommufd call failed.
+    #[error("{call}: {source}")]
+    Call {
+        /// The call.
+        call: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel's answer does not make sense.
+    #[error("malformed answer of the kernel: {0}")]
+    Malformed(&'static str),
+    /// The driver which is bound has no zPCI I/O region.
+    #[error("the driver of the function has no zPCI I/O region")]
+    NoRegion,
+}
+
+impl Error {
+    /// For `map_err`: the call that failed.
+    pub(crate) fn call(call: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Call { call, source }
+    }
+
+    /// For `map_err`: the file that failed.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}
+
+/// Why an instruction was not executed: one variant for each errno of the region.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// `EINVAL`: the request breaks a rule of the region or does not fit the BAR.
+    #[error("the request is not valid (EINVAL)")]
+    Invalid,
+    /// `EFAULT`: the caller's memory cannot be read (stores) or written (load).
+    #[error("the memory of the request cannot be accessed (EFAULT)")]
+    Fault,
+    /// `ENOMEM`: no memory to pin the caller's page.
+    #[error("out of memory (ENOMEM)")]
+    NoMemory,
+    /// `EIO`: memory space is disabled in PCI_COMMAND, the function is in a low-power state, or
+    /// it failed for good.
+    #[error("the function's memory space is disabled, or the function failed (EIO)")]
+    Disabled,
+    /// `EREMOTEIO`: the function refused the instruction (condition code 1).
+    #[error("the function refused the instruction (EREMOTEIO)")]
+    Refused,
+    /// `ENODEV`: the function handle is not valid or not enabled (condition code 3).
+    #[error("the function handle is not valid (ENODEV)")]
+    Gone,
+    /// `ENXIO`: the operands are not legal for this function (program exception).
+    #[error("the operands are not legal for this function (ENXIO)")]
+    Operands,
+    /// `EBUSY`: the function stayed busy (condition code 2).
+    #[error("the function is busy (EBUSY)")]
+    Busy,
+    /// `EAGAIN`: the function is being reset, recovered or bound, and that takes long.
+    #[error("the function is being reset or recovered (EAGAIN)")]
+    Locked,
+    /// `EINTR`: the calling process is being killed.
+    #[error("interrupted (EINTR)")]
+    Interrupted,
+    /// The kernel took this many bytes of the request: a file which is not the region.
+    #[error("{0} bytes of the request were written")]
+    Short(usize),
+    /// An errno which the region does not document.
+    #[error("unexpected error: {}", io::Error::from_raw_os_error(*.0))]
+    Other(i32),
+}
+
+impl RequestError {
+    /// The variant for an errno.
+    pub fn from_errno(errno: i32) -> Self {
+        match Errno::from_raw_os_error(errno) {
+            Errno::INVAL => Self::Invalid,
+            Errno::FAULT => Self::Fault,
+            Errno::NOMEM => Self::NoMemory,
+            Errno::IO => Self::Disabled,
+            Errno::REMOTEIO => Self::Refused,
+            Errno::NODEV => Self::Gone,
+            Errno::NXIO => Self::Operands,
+            Errno::BUSY => Self::Busy,
+            Errno::AGAIN => Self::Locked,
+            Errno::INTR => Self::Interrupted,
+            _ => Self::Other(errno),
+        }
+    }
+
+    /// The errno, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        let errno = match self {
+            Self::Invalid => Errno::INVAL,
+            Self::Fault => Errno::FAULT,
+            Self::NoMemory => Errno::NOMEM,
+            Self::Disabled => Errno::IO,
+            Self::Refused => Errno::REMOTEIO,
+            Self::Gone => Errno::NODEV,
+            Self::Operands => Errno::NXIO,
+            Self::Busy => Errno::BUSY,
+            Self::Locked => Errno::AGAIN,
+            Self::Interrupted => Errno::INTR,
+            Self::Short(_) => return None,
+            Self::Other(errno) => return Some(*errno),
+        };
+        Some(errno.raw_os_error())
+    }
+
+    /// Whether the instruction may have been issued. `false` is a promise; `true` may also mean
+    /// that it was issued and had no effect, or, for an undocumented error, that nobody knows.
+    pub fn issued(&self) -> bool {
+        match self {
+            Self::Invalid
+            | Self::Fault
+            | Self::NoMemory
+            | Self::Disabled
+            | Self::Locked
+            | Self::Interrupted => false,
+            Self::Refused
+            | Self::Gone
+            | Self::Operands
+            | Self::Busy
+            | Self::Short(_)
+            | Self::Other(_) => true,
+        }
+    }
+
+    /// Whether the same request may be sent again: the instruction had no effect and the cause
+    /// passes by itself.
+    pub fn retry_is_safe(&self) -> bool {
+        matches!(self, Self::NoMemory | Self::Busy | Self::Locked)
+    }
+}
+
+impl From<io::Error> for RequestError {
+    fn from(error: io::Error) -> Self {
+        // Without an errno the error does not come from the kernel; 0 is no errno.
+        Self::from_errno(error.raw_os_error().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The errno table of the region: errno, variant, may have been issued, retry is safe.
+    const TABLE: [(Errno, RequestError, bool, bool); 10] = [
+        (Errno::INVAL, RequestError::Invalid, false, false),
+        (Errno::FAULT, RequestError::Fault, false, false),
+        (Errno::NOMEM, RequestError::NoMemory, false, true),
+        (Errno::IO, RequestError::Disabled, false, false),
+        (Errno::REMOTEIO, RequestError::Refused, true, false),
+        (Errno::NODEV, RequestError::Gone, true, false),
+        (Errno::NXIO, RequestError::Operands, true, false),
+        (Errno::BUSY, RequestError::Busy, true, true),
+        (Errno::AGAIN, RequestError::Locked, false, true),
+        (Errno::INTR, RequestError::Interrupted, false, false),
+    ];
+
+    #[test]
+    fn table() {
+        for (errno, variant, issued, retry) in TABLE {
+            let error = RequestError::from(io::Error::from(errno));
+            assert_eq!(error, variant);
+            assert_eq!(error.errno(), Some(errno.raw_os_error()));
+            assert_eq!(error.issued(), issued, "{error}");
+            assert_eq!(error.retry_is_safe(), retry, "{error}");
+        }
+    }
+
+    #[test]
+    fn every_other_errno_is_kept() {
+        for errno in 1..134 {
+            let error = RequestError::from_errno(errno);
+            assert_eq!(error.errno(), Some(errno));
+            let in_table = TABLE.iter().any(|row| row.1 == error);
+            assert_ne!(in_table, error == RequestError::Other(errno));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! PCI functions in sysfs: finding them, and giving them to a driver and back.
+
+use crate::Error;
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
+
+const DEVICES: &str = "/sys/bus/pci/devices";
+const DRIVERS: &str = "/sys/bus/pci/drivers";
+const DRIVERS_PROBE: &str = "/sys/bus/pci/drivers_probe";
+
+/// Name of the VFIO driver with the zPCI I/O region.
+pub const DRIVER: &str = "zpci_vfio_pci";
+
+/// Address of a PCI function: domain, bus, device, function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    domain: u32,
+    bus: u8,
+    device: u8,
+    function: u8,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            domain,
+            bus,
+            device,
+            function,
+        } = self;
+        write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
+    }
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (domain, rest) = text.split_once(':')?;
+            let (bus, rest) = rest.split_once(':')?;
+            let (device, function) = rest.split_once('.')?;
+            let hex = |part: &str, digits: std::ops::RangeInclusive<usize>, max: u32| {
+                let plain = part.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let value = u32::from_str_radix(part, 16).ok()?;
+                (plain && digits.contains(&part.len()) && value <= max).then_some(value)
+            };
+            Some(Self {
+                domain: hex(domain, 4..=8, u32::MAX)?,
+                bus: hex(bus, 2..=2, 0xff)? as u8,
+                device: hex(device, 2..=2, 0x1f)? as u8,
+                function: hex(function, 1..=1, 7)? as u8,
+            })
+        };
+        parse().ok_or_else(|| Error::Address(text.to_owned()))
+    }
+}
+
+/// A PCI function of this machine.
+#[derive(Clone, Debug)]
+pub struct Function {
+    address: Address,
+    directory: PathBuf,
+}
+
+/// All PCI functions of this machine which are zPCI functions, in the order of their addresses.
+pub fn zpci_functions() -> Result<Vec<Function>, Error> {
+    let mut functions = Vec::new();
+    for name in names(DEVICES)? {
+        match Function::open(name.parse()?) {
+            Ok(function) if function.zpci_fid().is_some() => functions.push(function),
+            // Not a zPCI function, or just unplugged.
+            Ok(_) | Err(Error::NoFunction(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    functions.sort_by_key(|function| function.address);
+    Ok(functions)
+}
+
+impl Function {
+    /// The function at this address.
+    pub fn open(address: Address) -> Result<Self, Error> {
+        let directory = Path::new(DEVICES).join(address.to_string());
+        if !directory.exists() {
+            return Err(Error::NoFunction(address));
+        }
+        Ok(Self { address, directory })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Its directory in sysfs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Its zPCI function id; `None` if it is not a zPCI function.
+    pub fn zpci_fid(&self) -> Option<u32> {
+        self.number("function_id").ok().map(|fid| fid as u32)
+    }
+
+    /// The number in one of its attributes: hexadecimal, as `vendor`, `class` or `pft` are.
+    pub fn number(&self, attribute: &str) -> Result<u64, Error> {
+        let path = self.directory.join(attribute);
+        let content = read(&path)?;
+        let digits = content.strip_prefix("0x").unwrap_or(&content);
+        u64::from_str_radix(digits, 16).map_err(|_| Error::Content { path, content })
+    }
+
+    /// Size of a BAR in bytes; 0 if it is not there.
+    pub fn bar_size(&self, bar: u8) -> Result<u64, Error> {
+        let path = self.directory.join("resource");
+        let content = read(&path)?;
+        let size = || {
+            let mut fields = content.lines().nth(bar.into())?.split_whitespace();
+            let mut hex = || u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
+            let (start, end, flags) = (hex()?, hex()?, hex()?);
+            if flags == 0 {
+                return Some(0);
+            }
+            end.checked_sub(start)?.checked_add(1)
+        };
+        size().ok_or(Error::Content {
+            path,
+            content: content.clone(),
+        })
+    }
+
+    /// The driver that it is bound to.
+    pub fn driver(&self) -> Result<Option<String>, Error> {
+        link_name(&self.directory.join("driver"))
+    }
+
+    /// Name of its VFIO device, `vfioN`; `None` if it is not bound to a VFIO driver.
+    pub fn vfio_name(&self) -> Result<Option<String>, Error> {
+        match names(self.directory.join("vfio-dev")) {
+            Ok(names) => Ok(names.into_iter().next()),
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its VFIO character device, `/dev/vfio/devices/vfioN`, where the kernel has such devices.
+    pub fn vfio_device(&self) -> Result<Option<PathBuf>, Error> {
+        Ok(self
+            .vfio_name()?
+            .map(|name| Path::new("/dev/vfio/devices").join(name))
+            .filter(|node| node.exists()))
+    }
+
+    /// The number of its VFIO group, `/dev/vfio/N`, where the kernel has such devices.
+    pub fn group(&self) -> Result<Option<u32>, Error> {
+        let path = self.directory.join("iommu_group");
+        let Some(content) = link_name(&path)? else {
+            return Ok(None);
+        };
+        let number = content
+            .parse()
+            .map_err(|_| Error::Content { path, content })?;
+        Ok(Some(number).filter(|number| Path::new(&format!("/dev/vfio/{number}")).exists()))
+    }
+
+    /// Binds it to `driver`, whose module is loaded if need be.
+    pub fn bind(&self, driver: &str) -> Result<(), Error> {
+        if self.driver()?.as_deref() == Some(driver) {
+            return Ok(());
+        }
+        if !Path::new(DRIVERS).join(driver).exists() {
+            modprobe(driver)?;
+        }
+        self.set_override(driver)?;
+        let result = self.probe();
+        match (result, self.driver()?) {
+            (Ok(()), Some(name)) if name == driver => Ok(()),
+            (result, _) => {
+                // As it was: no override, the function's own driver.
+                self.set_override("")?;
+                self.probe()?;
+                Err(result.err().unwrap_or(Error::NotTaken {
+                    address: self.address,
+                    driver: driver.to_owned(),
+                }))
+            }
+        }
+    }
+
+    /// Takes it from the driver it was bound to by [`Self::bind`] and gives it back to its own,
+    /// if that one is loaded. Blocks until nobody has it open any more.
+    pub fn unbind(&self) -> Result<(), Error> {
+        self.set_override("")?;
+        self.probe()
+    }
+
+    fn set_override(&self, driver: &str) -> Result<(), Error> {
+        write(
+            &self.directory.join("driver_override"),
+            &format!("{driver}\n"),
+        )
+    }
+
+    /// Has the kernel choose a driver anew.
+    fn probe(&self) -> Result<(), Error> {
+        let address = self.address.to_string();
+        if self.driver()?.is_some() {
+            write(&self.directory.join("driver/unbind"), &address)?;
+        }
+        write(Path::new(DRIVERS_PROBE), &address)
+    }
+}
+
+/// Loads the module of a driver.
+fn modprobe(driver: &str) -> Result<(), Error> {
+    let failed = |reason| Error::Module {
+        driver: driver.to_owned(),
+        reason,
+    };
+    let output = Command::new("modprobe")
+        .arg(driver)
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(failed(match stderr.trim() {
+        "" => output.status.to_string(),
+        message => message.to_owned(),
+    }))
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let content = fs::read_to_string(path).map_err(Error::file(path))?;
+    Ok(content.trim_end().to_owned())
+}
+
+fn write(path: &Path, content: &str) -> Result<(), Error> {
+    fs::write(path, content).map_err(Error::file(path))
+}
+
+/// The last part of what a symbolic link points to.
+fn link_name(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_link(path) {
+        Ok(target) => Ok(target
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::file(path)(error)),
+    }
+}
+
+/// The names in a directory.
+fn names(directory: impl AsRef<Path>) -> Result<Vec<String>, Error> {
+    let directory = directory.as_ref();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::file(directory))? {
+        let entry = entry.map_err(Error::file(directory))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for text in ["0001:00:00.0", "ffff:ff:1f.7", "12345:01:02.3"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "0001:00:00",
+            "00:00.0",
+            "001:00:00.0",
+            "0001:000:00.0",
+            "0001:00:20.0",
+            "0001:00:00.8",
+            "0001:00:00.0 ",
+            "+001:00:00.0",
+            "0001:00:00.0/..",
+            "123456789:00:00.0",
+        ] {
+            let result = text.parse::<Address>();
+            assert!(
+                matches!(result, Err(Error::Address(_))),
+                "'{text}': {result:?}"
+            );
+        }
+    }
+
+    /// A function in a directory of our own, with these files.
+    fn function(name: &str, files: &[(&str, &str)]) -> Function {
+        let directory = std::env::temp_dir().join(format!("{name}.{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        for (file, content) in files {
+            fs::write(directory.join(file), content).unwrap();
+        }
+        Function {
+            address: "0001:00:00.0".parse().unwrap(),
+            directory,
+        }
+    }
+
+    #[test]
+    fn attributes() {
+        let function = function(
+            "attributes",
+            &[
+                ("function_id", "0x00000010\n"),
+                ("class", "junk\n"),
+                (
+                    "resource",
+                    "0x0000000000000000 0x0000000000003fff 0x0000000000140204\n\
+                     0x0000000000000000 0x0000000000000000 0x0000000000000000\n\
+                     0x4000000000000000 0x4000ffffffffffff 0x000000000014220c\n\
+                     0x0000000000000002 0x0000000000000001\n",
+                ),
+            ],
+        );
+        assert_eq!(function.zpci_fid(), Some(0x10));
+        assert!(matches!(
+            function.number("class"),
+            Err(Error::Content { .. })
+        ));
+        assert!(matches!(function.number("none"), Err(Error::File { .. })));
+        assert_eq!(function.bar_size(0).unwrap(), 0x4000);
+        assert_eq!(function.bar_size(1).unwrap(), 0);
+        assert_eq!(function.bar_size(2).unwrap(), 1 << 48);
+        assert!(matches!(function.bar_size(3), Err(Error::Content { .. })));
+        assert!(matches!(function.bar_size(9), Err(Error::Content { .. })));
+        assert_eq!(function.driver().unwrap(), None);
+        assert_eq!(function.vfio_device().unwrap(), None);
+        assert_eq!(function.group().unwrap(), None);
+        fs::remove_dir_all(function.directory).unwrap();
+    }
+}
