@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The demonstration: what the region does, step by step, on a function whose BAR is memory.
+//!
+//! It writes to that memory, so it takes only an NVMe controller which says that it has a
+//! controller memory buffer, and which has no disk: nobody uses it then.
+
+use crate::failure::Failure;
+use std::{
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use vfio_zpci_io::{
+    abi::{self, Request},
+    sysfs::{self, Address, Function},
+    Access, Device, Error, RequestError, ZpciIo,
+};
+
+const CLASS_NVME: u64 = 0x01_0802;
+/// The register CAP of NVMe, at the start of BAR 0, and its bit "controller memory buffer".
+const NVME_CAP: u64 = 0;
+const NVME_CAP_CMBS: u64 = 1 << 57;
+/// The controller memory buffer.
+const BAR: u8 = 2;
+/// Where the blocks go. Not 0, so that a lost offset is seen.
+const OFFSET: u64 = 0x1000;
+
+pub(crate) fn run(address: Option<Address>) -> Result<(), Failure> {
+    match show(address) {
+        Ok(()) => {
+            println!("\nResult: passed. Every instruction did what it should.");
+            Ok(())
+        }
+        Err(failure) => {
+            println!("\nResult: failed.");
+            Err(failure)
+        }
+    }
+}
+
+fn show(address: Option<Address>) -> Result<(), Failure> {
+    println!("zPCI functions are driven by instructions: PCISTB stores a block, PCILG loads up to");
+    println!(
+        "8 bytes. Here this program has the kernel issue them, one for each request it writes"
+    );
+    println!("to the VFIO region of the driver {}.", sysfs::DRIVER);
+
+    println!("\n1. A function whose memory may be written");
+    let function = choose(address)?;
+    let before = function.driver()?;
+    println!(
+        "   {}: function id {:08x}, an NVMe controller without a disk, driver: {}",
+        function.address(),
+        function.zpci_fid().unwrap_or_default(),
+        before.as_deref().unwrap_or("none"),
+    );
+    println!(
+        "   BAR {BAR}, its memory buffer, has {} bytes",
+        function.bar_size(BAR)?
+    );
+
+    println!("\n2. Give it to the driver {}", sysfs::DRIVER);
+    println!("   (modprobe, driver_override, drivers_probe: 'zpci-io bind' does the same)");
+    function.bind(sysfs::DRIVER)?;
+    println!("   done");
+
+    let result = on_bound(function.address());
+
+    // Also after a failure.
+    println!("\n6. Leave the function as it was");
+    if before.as_deref() != Some(sysfs::DRIVER) {
+        function.unbind()?;
+    }
+    println!(
+        "   driver: {}",
+        function.driver()?.as_deref().unwrap_or("none")
+    );
+    result
+}
+
+/// The steps with the function bound.
+fn on_bound(address: Address) -> Result<(), Failure> {
+    println!("\n3. Open it by its character device and iommufd, store blocks and load them back");
+    let device = Device::open(&address, Access::Iommufd)?;
+    let region = open_region(&device)?;
+    if blocks(&region)? {
+        println!("   (byte order of 8-byte words reversed by the emulator, known QEMU defect: on");
+        println!("   little-endian machines QEMU swaps what PCISTB stores. It is not the driver.)");
+    }
+
+    println!("\n4. Two requests that must be refused");
+    refused(&region)?;
+    // A function is opened by one way at a time.
+    drop(device);
+
+    println!("\n5. The same blocks by its group and a container, as older VMMs do");
+    let device = match Device::open(&address, Access::Group) {
+        Err(error @ Error::NoNode { .. }) => {
+            println!("   not on this kernel: {error}");
+            return Ok(());
+        }
+        result => result?,
+    };
+    blocks(&open_region(&device)?)?;
+    Ok(())
+}
+
+/// The function to use: the one that was asked for, or the first that fits.
+fn choose(address: Option<Address>) -> Result<Function, Failure> {
+    if let Some(address) = address {
+        let function = Function::open(address)?;
+        return match unfit(&function)? {
+            Some(reason) => Err(Failure::Demo(format!("{address} {reason}"))),
+            None => Ok(function),
+        };
+    }
+    for function in sysfs::zpci_functions()? {
+        match unfit(&function)? {
+            Some(reason) => println!("   {} {reason}", function.address()),
+            None => return Ok(function),
+        }
+    }
+    Err(Failure::Demo(
+        "no zPCI function fits: an NVMe controller with a memory buffer and without a disk is \
+         wanted, for QEMU: -device zpci,target=n -device nvme,id=n,serial=n,cmb_size_mb=1"
+            .to_owned(),
+    ))
+}
+
+/// Why a function cannot be used.
+fn unfit(function: &Function) -> Result<Option<&'static str>, Failure> {
+    Ok(if function.zpci_fid().is_none() {
+        Some("is not a zPCI function")
+    } else if function.number("class")? != CLASS_NVME {
+        Some("is not an NVMe controller")
+    } else if function.bar_size(BAR)? == 0 {
+        Some("has no memory buffer in BAR 2")
+    } else if has_disk(function) {
+        Some("has a disk, which may be in use")
+    } else {
+        None
+    })
+}
+
+/// Whether the driver nvme found a namespace: `nvme/nvme0/nvme0n1`, `nvme/nvme0/nvme0c0n1`.
+fn has_disk(function: &Function) -> bool {
+    let entries = |path| fs::read_dir(path).into_iter().flatten().flatten();
+    entries(function.directory().join("nvme")).any(|controller| {
+        let controller_name = controller.file_name();
+        entries(controller.path()).any(|entry| {
+            let name = entry.file_name();
+            let prefix = controller_name.to_string_lossy();
+            name.to_string_lossy().starts_with(&*prefix)
+        })
+    })
+}
+
+/// Finds the region and makes sure that the function has memory to write to.
+fn open_region(device: &Device) -> Result<ZpciIo<'_>, Failure> {
+    device.enable_memory(true)?;
+    println!("   opened, and its memory space enabled in PCI_COMMAND");
+    let region = device.zpci_io()?;
+    let header = region.header();
+    println!(
+        "   region of type {:08x}, subtype {}: at {:#x} of the device's file",
+        abi::REGION_TYPE,
+        abi::REGION_SUBTYPE,
+        region.position(),
+    );
+    println!("   its header: blocks of up to {} bytes", header.max);
+    // NVMe registers are little-endian.
+    let capabilities = region.load(0, NVME_CAP, 8)?.swap_bytes();
+    println!("   PCILG   8 bytes at BAR 0 + {NVME_CAP:#x}: the capabilities, {capabilities:#018x}");
+    if capabilities & NVME_CAP_CMBS == 0 {
+        return Err(Failure::Demo(
+            "the controller says that it has no memory buffer: nothing is written to it".to_owned(),
+        ));
+    }
+    Ok(region)
+}
+
+/// Stores blocks of all the sizes that are powers of two and legal, and loads them back. Returns
+/// whether the emulator reversed the words of some.
+fn blocks(region: &ZpciIo<'_>) -> Result<bool, Failure> {
+    let mut reversed_seen = false;
+    let max = usize::from(region.header().max);
+    // A strict function, as emulated ones are, wants more than 8 bytes, a multiple of 8.
+    let sizes = std::iter::successors(Some(16), |size| Some(size * 2)).take_while(|&s| s <= max);
+    for size in sizes {
+        let block = pattern(size);
+        region.store_block(BAR, OFFSET, &block)?;
+        println!("   PCISTB {size:>4} bytes at BAR {BAR} + {OFFSET:#x}: stored, by one pwrite");
+        let loaded = load_words(region, size)?;
+        let reversed: Vec<u8> = block
+            .chunks(8)
+            .flat_map(|word| word.iter().rev().copied())
+            .collect();
+        let words = size / 8;
+        print!("   PCILG  {words:>4} times 8 bytes from there: ");
+        if loaded == block {
+            println!("the same bytes");
+        } else if loaded == reversed {
+            println!("the same bytes, each 8-byte word reversed");
+            reversed_seen = true;
+        } else {
+            println!("OTHER BYTES");
+            return Err(Failure::Demo(format!(
+                "stored {block:02x?} and loaded {loaded:02x?}"
+            )));
+        }
+    }
+    if region.header().flags & abi::HEADER_WRITE != 0 {
+        let value = u64::from_be_bytes(*pattern(8).first_chunk().unwrap_or(&[0; 8]));
+        region.store(BAR, OFFSET, 8, value)?;
+        println!("   PCISTG    8 bytes at BAR {BAR} + {OFFSET:#x}: stored {value:#018x}");
+        let loaded = region.load(BAR, OFFSET, 8)?;
+        println!("   PCILG     8 bytes from there: {loaded:#018x}");
+        if loaded != value {
+            return Err(Failure::Demo(format!(
+                "stored {value:#x}, loaded {loaded:#x}"
+            )));
+        }
+    }
+    Ok(reversed_seen)
+}
+
+fn load_words(region: &ZpciIo<'_>, size: usize) -> Result<Vec<u8>, RequestError> {
+    let mut bytes = Vec::with_capacity(size);
+    for at in (0..size as u64).step_by(8) {
+        bytes.extend_from_slice(&region.load(BAR, OFFSET + at, 8)?.to_be_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Bytes that are other ones each time, so that what an earlier block left is not taken for it.
+fn pattern(size: usize) -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    // Odd: a generator of 2^64 must not start at 0.
+    let mut state = now.map_or(1, |time| time.as_nanos() as u64) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
+fn refused(region: &ZpciIo<'_>) -> Result<(), Failure> {
+    let block = [0; 16];
+    let across = 0xff8;
+    expect(
+        &format!("PCISTB 16 bytes at BAR {BAR} + {across:#x}, across a 4 KiB boundary"),
+        region.store_block(BAR, across, &block),
+        RequestError::Invalid,
+    )?;
+    let request = Request {
+        flags: abi::BLOCKW,
+        gaddr: 0,
+        offset: OFFSET,
+        len: 16,
+        pcias: BAR,
+        ..Request::default()
+    };
+    expect(
+        "PCISTB 16 bytes of memory which this program does not have (address 0)",
+        // SAFETY: The request reads memory.
+        unsafe { region.request(&request) },
+        RequestError::Fault,
+    )
+}
+
+fn expect(
+    what: &str,
+    result: Result<(), RequestError>,
+    wanted: RequestError,
+) -> Result<(), Failure> {
+    println!("   {what}:");
+    match result {
+        Err(error) if error == wanted => {
+            println!("      refused, {error}; no instruction was issued");
+            Ok(())
+        }
+        Err(error) => Err(Failure::Demo(format!("refused, but otherwise: {error}"))),
+        Ok(()) => Err(Failure::Demo("it was not refused".to_owned())),
+    }
+}
