@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the zPCI I/O region through the real file of the device, as a VMM uses it.
+//!
+//! `region-test [FILTER]` runs the tests whose names contain FILTER, and prints KTAP. They want
+//! one zPCI function with a BAR 2 that behaves like memory: an emulated NVMe controller with a
+//! memory buffer. They bind it to the driver and open it, first by character device and iommufd,
+//! then (fewer tests) by group and container.
+
+mod concurrency;
+mod data;
+mod device;
+mod fixture;
+mod limits;
+mod mapping;
+mod memory;
+mod order;
+mod positions;
+mod request;
+mod userfault;
+
+use fixture::Fixture;
+use std::{
+    any::Any,
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    thread,
+};
+use vfio_zpci_io::{
+    sysfs::{self, Function},
+    Access, Device, Error,
+};
+
+/// Why a test could not run.
+pub(crate) struct Skip(String);
+
+/// A test passes when it returns `Ok`, and fails when it panics.
+type Outcome = Result<(), Skip>;
+
+/// One test.
+pub(crate) struct Test {
+    name: &'static str,
+    run: fn(&Fixture<'_>) -> Outcome,
+}
+
+const fn test(name: &'static str, run: fn(&Fixture<'_>) -> Outcome) -> Test {
+    Test { name, run }
+}
+
+/// The tests, in the order in which they run. The last one looks at what all of them left.
+const ALL: &[&[Test]] = &[
+    positions::TESTS,
+    request::TESTS,
+    limits::TESTS,
+    memory::TESTS,
+    userfault::TESTS,
+    order::TESTS,
+    data::TESTS,
+    device::TESTS,
+    concurrency::TESTS,
+    device::LEFTOVERS,
+];
+
+/// What is run again through the group: the ways of opening differ only before the region.
+const BY_GROUP: &[&[Test]] = &[data::TESTS, device::TESTS, device::LEFTOVERS];
+
+#[derive(Default)]
+struct Report {
+    number: usize,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Report {
+    fn result(&mut self, name: &str, result: Result<Outcome, String>) {
+        self.number += 1;
+        let number = self.number;
+        match result {
+            Ok(Ok(())) => {
+                self.passed += 1;
+                println!("ok {number} {name}");
+            }
+            Ok(Err(Skip(reason))) => {
+                self.skipped += 1;
+                println!("ok {number} {name} # SKIP {reason}");
+            }
+            Err(reason) => {
+                self.failed += 1;
+                for line in reason.lines() {
+                    println!("# {line}");
+                }
+                println!("not ok {number} {name}");
+            }
+        }
+    }
+
+    /// Runs tests on a function that is opened for them. If it cannot be, all of them fail.
+    fn run(&mut self, function: &Result<Function, Error>, access: Access, tests: &[NamedTest]) {
+        let prepared = match function {
+            Err(error) => Err(error.to_string()),
+            Ok(function) => Device::open(&function.address(), access).map_err(|e| e.to_string()),
+        };
+        let fixture = prepared
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|device| guarded(|| Fixture::new(device))?.map_err(|e| e.to_string()));
+        for (name, run) in tests {
+            let result = match &fixture {
+                Ok(fixture) => guarded(|| run(fixture)),
+                Err(reason) => Err(format!("the region cannot be tested: {reason}")),
+            };
+            self.result(name, result);
+        }
+    }
+}
+
+/// What `f` returns, or the message with which it panicked.
+fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| message(&*payload).to_owned())
+}
+
+fn message(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("panicked")
+}
+
+type NamedTest = (String, fn(&Fixture<'_>) -> Outcome);
+
+/// The tests of these topics whose names contain `filter`.
+fn select(topics: &[&[Test]], prefix: &str, filter: &str) -> Vec<NamedTest> {
+    topics
+        .iter()
+        .flat_map(|topic| topic.iter())
+        .map(|test| (format!("{prefix}{}", test.name), test.run))
+        .filter(|(name, _)| name.contains(filter))
+        .collect()
+}
+
+/// The first function that can be tested, bound to the driver.
+fn function() -> Result<Function, Error> {
+    for function in sysfs::zpci_functions()? {
+        if function.bar_size(fixture::BAR)? != 0 {
+            function.bind(sysfs::DRIVER)?;
+            return Ok(function);
+        }
+    }
+    Err(Error::NoRegion)
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let filter = arguments.next().unwrap_or_default();
+    if arguments.next().is_some() || filter.starts_with('-') {
+        eprintln!("Usage: region-test [FILTER]");
+        return ExitCode::from(2);
+    }
+    let tests = select(ALL, "", &filter);
+    let by_group = select(BY_GROUP, "group: ", &filter);
+
+    println!("KTAP version 1");
+    println!("1..{}", tests.len() + by_group.len());
+    // A panic in a test is reported with the test; of another thread nobody else tells.
+    panic::set_hook(Box::new(|info| {
+        if let Some(location) = info.location() {
+            println!("# {}:{}", location.file(), location.line());
+        }
+        if thread::current().name() != Some("main") {
+            println!("# {}", message(info.payload()));
+        }
+    }));
+    let function = function();
+    let mut report = Report::default();
+    report.run(&function, Access::Iommufd, &tests);
+    report.run(&function, Access::Group, &by_group);
+    println!(
+        "# Totals: pass:{} fail:{} xfail:0 xpass:0 skip:{} error:0",
+        report.passed, report.failed, report.skipped
+    );
+    ExitCode::from(u8::from(report.failed != 0 || report.number == 0))
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of this process that the kernel reads and writes by its address, and that may not be
+//! accessible at all. Rust code touches it only here, through raw pointers.
+
+use rustix::{
+    io::Result,
+    mm::{
+        madvise, mmap, mmap_anonymous, mprotect, munmap, Advice, MapFlags, MprotectFlags, ProtFlags,
+    },
+};
+use std::{os::fd::AsFd, ptr};
+
+/// Size of a page of s390x.
+pub(crate) const PAGE: usize = 4096;
+
+/// A mapping of its own, which ends with the value.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: A mapping belongs to the process, not to a thread, and all accesses are volatile.
+unsafe impl Send for Mapping {}
+// SAFETY: As above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: It is ours; a hole in it (`punch`) does no harm.
+        let _ = unsafe { munmap(self.start.cast(), self.len) };
+    }
+}
+
+impl Mapping {
+    /// Anonymous private memory, readable and writable.
+    pub fn anonymous(len: usize, flags: MapFlags) -> Result<Self> {
+        let flags = flags | MapFlags::PRIVATE;
+        // SAFETY: A new mapping, where the kernel likes.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), len, READ_WRITE, flags) }?;
+        Ok(Self::new(start.cast(), len))
+    }
+
+    /// Pages of anonymous private memory, readable and writable, which nobody touched.
+    pub fn pages(count: usize) -> Self {
+        Self::anonymous(count * PAGE, MapFlags::empty()).expect("there is memory")
+    }
+
+    /// Room for one value.
+    pub fn value() -> Self {
+        Self::pages(1)
+    }
+
+    /// The start of a file.
+    pub fn file(file: impl AsFd, len: usize, prot: ProtFlags, flags: MapFlags) -> Result<Self> {
+        Self::file_at(file, 0, len, prot, flags)
+    }
+
+    /// A part of a file.
+    pub fn file_at(
+        file: impl AsFd,
+        offset: u64,
+        len: usize,
+        prot: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<Self> {
+        // SAFETY: A new mapping, where the kernel likes.
+        let start = unsafe { mmap(ptr::null_mut(), len, prot, flags, file, offset) }?;
+        Ok(Self::new(start.cast(), len))
+    }
+
+    fn new(start: *mut u8, len: usize) -> Self {
+        // What the kernel does by address is then defined for the compiler, too.
+        start.expose_provenance();
+        Self { start, len }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its address.
+    pub fn addr(&self) -> u64 {
+        self.start.addr() as u64
+    }
+
+    /// The address behind it.
+    pub fn end(&self) -> u64 {
+        self.addr() + self.len as u64
+    }
+
+    /// Changes its protection.
+    pub fn protect(&self, protection: MprotectFlags) {
+        // SAFETY: It is ours, and nobody holds a reference into it.
+        unsafe { mprotect(self.start.cast(), self.len, protection) }.expect("mprotect");
+    }
+
+    /// Gives an advice for it.
+    pub fn advise(&self, advice: Advice) -> Result<()> {
+        // SAFETY: It is ours, and nobody holds a reference into it.
+        unsafe { madvise(self.start.cast(), self.len, advice) }
+    }
+
+    /// Makes a hole in it: `len` bytes from `at` are not mapped any more.
+    pub fn punch(&self, at: usize, len: usize) {
+        assert!(at + len <= self.len);
+        // SAFETY: It is ours, and nobody holds a reference into it.
+        unsafe { munmap(self.start.wrapping_add(at).cast(), len) }.expect("munmap");
+    }
+
+    /// Copies from it. The bytes must be mapped and readable.
+    pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        assert!(at + len <= self.len);
+        (at..at + len)
+            // SAFETY: Within the mapping.
+            .map(|at| unsafe { self.start.add(at).read_volatile() })
+            .collect()
+    }
+
+    /// Copies to it. The bytes must be mapped and writable.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.len);
+        for (at, &byte) in (at..).zip(bytes) {
+            // SAFETY: Within the mapping.
+            unsafe { self.start.add(at).write_volatile(byte) };
+        }
+    }
+}
+
+pub(crate) const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
