@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The s390x machine's disk contents: the module, user space, and the initial RAM file system
+//! that holds them.
+
+use std::{
+    borrow::Cow,
+    env,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    cache::{self, Cache, Scratch},
+    cpio::Archive,
+    error::{Context, Error, Result},
+    kernel::{Flavour, Kernel},
+    module::Module,
+    progress,
+};
+
+/// Static busybox for s390x, in the toolchain root.
+const BUSYBOX: &str = "/usr/lib/zpci/s390x/usr/bin/busybox";
+
+const TARGET: &str = "s390x-unknown-linux-gnu";
+
+/// Our programs for the machine: package (and program) name, directory.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("zpci-io", "tools/zpci-io"),
+    ("region-test", "tools/testing/region"),
+    ("lifecycle-test", "tools/testing/lifecycle"),
+];
+
+/// A machine that is ready to be booted.
+pub struct Guest {
+    pub kernel: Kernel,
+    /// The installed module tree, below lib/modules.
+    pub modules: PathBuf,
+    image: PathBuf,
+    lock: String,
+}
+
+impl Guest {
+    /// Finds the machine's parts in the cache, or makes them.
+    pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
+        let kernel = Kernel::get(cache, flavour, tree)?;
+        // Two trees have two modules; their objects hold the tree's path.
+        let item = format!("guest-{}-{}", flavour.name(), cache::key(tree));
+        let dir = cache.path(&item);
+        let _lock = cache.lock(&item)?;
+        fs::create_dir_all(&dir).context(format!("making {}", dir.display()))?;
+
+        let module = Module::new(&kernel, tree, &dir);
+        let stage = dir.join("stage");
+        let stamp = dir.join("stage.made");
+        let key = module.key()?;
+        if !cache::is_made(&stamp, &key) {
+            cache::unmake(&stamp)?;
+            module.install(cache, &stage)?;
+            cache::made(&stamp, &key)?;
+        }
+
+        let init = tree.join("tools/testing/init");
+        let init = fs::read(&init).context(format!("reading {}", init.display()))?;
+        let busybox = fs::read(BUSYBOX).context(format!("reading {BUSYBOX}"))?;
+        let programs = programs(cache, tree)?;
+        let image = dir.join("image.cpio");
+        let stamp = dir.join("image.made");
+        let key = cache::key(&(key, &init, &busybox, &programs));
+        if !cache::is_made(&stamp, &key) {
+            cache::unmake(&stamp)?;
+            write_image(&image, &init, &busybox, &programs, &stage)
+                .context(format!("writing {}", image.display()))?;
+            cache::made(&stamp, &key)?;
+        }
+        let release = fs::read_dir(stage.join("lib/modules"))
+            .and_then(|mut entries| {
+                entries
+                    .next()
+                    .unwrap_or(Err(io::ErrorKind::NotFound.into()))
+            })
+            .context("looking for the installed modules")?;
+        Ok(Self {
+            kernel,
+            modules: release.path(),
+            image,
+            lock: item,
+        })
+    }
+
+    /// The kernel's release, as uname says it.
+    pub fn release(&self) -> Cow<'_, str> {
+        self.modules
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+    }
+
+    /// The image and, after it, what is only for one run: `extra` files with their contents and
+    /// `files` from this machine, all in the top directory.
+    pub fn initrd(
+        &self,
+        cache: &Cache,
+        scratch: &Scratch,
+        extra: &[(&str, &[u8])],
+        files: &[PathBuf],
+    ) -> Result<PathBuf> {
+        let _lock = cache.lock(&self.lock)?;
+        let path = scratch.path("initrd");
+        let step = || format!("writing {}", path.display());
+        fs::copy(&self.image, &path).context(step())?;
+        let file = File::options().append(true).open(&path).context(step())?;
+        let mut archive = Archive::new(file);
+        for (name, data) in extra {
+            archive.file(name, 0o755, data).context(step())?;
+        }
+        for path in files {
+            let name = path.file_name().map(Path::new).ok_or_else(|| {
+                Error::new("FILES", format!("{} has no name", path.display()), "")
+            })?;
+            let path = fs::canonicalize(path).context(format!("FILES: {}", path.display()))?;
+            archive
+                .tree(&path, name)
+                .context(format!("FILES: copying {}", path.display()))?;
+        }
+        archive.finish().context(step())?;
+        Ok(path)
+    }
+}
+
+/// Compiles our programs and returns them by name.
+fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let packages: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(_, dir)| tree.join(dir).join("Cargo.toml").exists())
+        .map(|(name, _)| *name)
+        .collect();
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    // All trees share cargo's target directory: from building to reading it must stay ours.
+    let _lock = cache.lock("user-space")?;
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache.path("target"), PathBuf::from);
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args([
+            "build",
+            "--release",
+            "-Zbuild-std=std,panic_abort",
+            "--target",
+            TARGET,
+        ])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", &target)
+        // Here are the linker and the flags for the target.
+        .current_dir(tree.join("tools"));
+    for package in &packages {
+        cargo.args(["-p", package]);
+    }
+    let log = cache.log("user-space");
+    progress::run("user space (s390x): compiling", &mut cargo, &log, |done| {
+        format!("{done} actions")
+    })?;
+    packages
+        .into_iter()
+        .map(|name| {
+            let path = target.join(TARGET).join("release").join(name);
+            let data = fs::read(&path).context(format!("reading {}", path.display()))?;
+            Ok((name, data))
+        })
+        .collect()
+}
+
+fn write_image(
+    path: &Path,
+    init: &[u8],
+    busybox: &[u8],
+    programs: &[(&str, Vec<u8>)],
+    stage: &Path,
+) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let mut archive = Archive::new(File::create(&part)?);
+    for dir in ["bin", "dev", "lib", "proc", "root", "run", "sys", "tmp"] {
+        archive.dir(dir)?;
+    }
+    // Init's standard input and output, before it mounts devtmpfs.
+    archive.char_device("dev/console", 0o600, (5, 1))?;
+    archive.file("init", 0o755, init)?;
+    archive.file("bin/busybox", 0o755, busybox)?;
+    archive.link("bin/sh", "busybox")?;
+    for (name, data) in programs {
+        archive.file(&format!("bin/{name}"), 0o755, data)?;
+    }
+    archive.tree(&stage.join("lib/modules"), Path::new("lib/modules"))?;
+    archive.finish()?;
+    fs::rename(part, path)
+}

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Builds an s390x host with our module, boots it under emulation, and runs a command, the
+//! demonstration or the tests in it. Results go to standard output, all else to standard error.
+
+mod cache;
+mod cpio;
+mod error;
+mod guest;
+mod kernel;
+mod kernlog;
+mod ktap;
+mod module;
+mod mutants;
+mod progress;
+mod rungs;
+mod vm;
+
+use std::{
+    env, fs,
+    io::stdout,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    thread,
+};
+
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    cache::Cache,
+    error::{Context, Error, Result},
+    guest::Guest,
+    kernel::{Flavour, Kernel},
+    module::Module,
+    vm::Machine,
+};
+
+const USAGE: &str = "\
+usage: runner run             boot the machine and show the driver at work
+       runner vm              boot it and run the command in RUN, exit with its code
+       runner shell           boot it with a shell on the console
+       runner test [rung...]  run the tests and print one KTAP document
+       runner mutants [name...]  put defects into the driver; the tests must find them
+       runner clippy          check the module and user space with clippy
+       runner rustdoc         write the documentation of the module's crates
+       runner rust-analyzer   write rust-project.json for the module's crates
+       runner vm-paths        print where the machine's parts are
+
+Environment: FLAVOUR=release|debug  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
+             TIMEOUT=seconds  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source";
+
+/// The driver at work.
+const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
+
+/// The machine did not get to the end of the command.
+const NO_RESULT: u8 = 125;
+
+fn main() {
+    progress::start();
+    let code = end_on_signals().and_then(|()| {
+        let args: Vec<_> = env::args().skip(1).collect();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        dispatch(&args)
+    });
+    process::exit(match code {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("runner: {error}");
+            NO_RESULT.into()
+        }
+    });
+}
+
+/// As process 1 of a namespace we die of no signal that we do not handle; with us die our children.
+fn end_on_signals() -> Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("handling signals")?;
+    thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+fn dispatch(args: &[&str]) -> Result<u8> {
+    let tree = env::current_dir().context("looking for the source tree")?;
+    if !tree.join("tools/testing/init").exists() {
+        return Err(Error::new(
+            "looking for the source tree",
+            format!("{} is not its top", tree.display()),
+            "Start the runner there, or through make",
+        ));
+    }
+    let flavour = env::var("FLAVOUR").unwrap_or_else(|_| "release".into());
+    match args {
+        ["run"] => demo(&tree),
+        ["test", rungs @ ..] => rungs::test(&tree, rungs),
+        ["mutants", filters @ ..] => mutants::test(&tree, filters),
+        ["vm"] => command(&tree, Flavour::parse(&flavour)?),
+        ["shell"] => shell(&tree, Flavour::parse(&flavour)?),
+        ["clippy"] => clippy(&tree),
+        ["rustdoc"] => analyze(&tree, Flavour::Release, |module, cache| {
+            module.rustdoc(cache)
+        }),
+        ["rust-analyzer"] => analyze(&tree, Flavour::Release, |module, cache| {
+            module.rust_analyzer(cache)
+        }),
+        ["vm-paths"] => paths(&tree, Flavour::parse(&flavour)?),
+        _ => {
+            eprintln!("{USAGE}");
+            Ok(2)
+        }
+    }
+}
+
+/// `run`: everything from nothing to the demonstration.
+fn demo(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let guest = Guest::get(&cache, Flavour::Release, tree)?;
+    let machine = Machine::from_env(Flavour::Release)?;
+    let code = run(&cache, &guest, &machine, DEMO)?;
+    println!(
+        "{}",
+        match code {
+            0 => "PASSED: the zPCI I/O region works in the booted s390x host.".into(),
+            NO_RESULT =>
+                "FAILED: the s390x host did not get to the end of the demonstration.".into(),
+            code => format!("FAILED: the demonstration ended with code {code}."),
+        }
+    );
+    Ok(u8::from(code != 0))
+}
+
+/// `vm`: one command, its output, its code.
+fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
+    let command = env::var("RUN")
+        .map_err(|_| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
+    let cache = Cache::open()?;
+    let machine = Machine::from_env(flavour)?;
+    let guest = Guest::get(&cache, flavour, tree)?;
+    run(&cache, &guest, &machine, &command)
+}
+
+/// Runs a command and tells what the kernel thinks of it.
+fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result<u8> {
+    let outcome = vm::run(cache, guest, machine, command, false, &mut stdout().lock())?;
+    let log = cache.log("console");
+    let complaint = kernlog::complaint(&outcome.console);
+    match outcome.end {
+        Ok(report) => {
+            if !complaint.is_empty() {
+                eprintln!("runner: the kernel complains ({}):", log.display());
+                complaint
+                    .iter()
+                    .for_each(|line| eprintln!("        | {line}"));
+            }
+            Ok(report.exit)
+        }
+        Err(reason) => {
+            progress::tail(&log, 40);
+            eprintln!(
+                "runner: {reason}. The lines above end its console log, {}.",
+                log.display()
+            );
+            Ok(NO_RESULT)
+        }
+    }
+}
+
+fn shell(tree: &Path, flavour: Flavour) -> Result<u8> {
+    let cache = Cache::open()?;
+    let guest = Guest::get(&cache, flavour, tree)?;
+    let status = vm::shell(&cache, &guest, &Machine::from_env(flavour)?)?;
+    Ok(u8::from(!status.success()))
+}
+
+/// `vm-paths`: for scripts that use the parts in their own way, also outside the toolchain root.
+fn paths(tree: &Path, flavour: Flavour) -> Result<u8> {
+    let cache = Cache::open()?;
+    let guest = Guest::get(&cache, flavour, tree)?;
+    let wrapper = |program: &str| wrapper(&cache, tree, program);
+    println!("KERNEL={}", guest.kernel.image().display());
+    println!("KBUILD={}", guest.kernel.build.display());
+    println!("MODULES={}", guest.modules.display());
+    println!("CC={}", wrapper("s390x-linux-gnu-gcc")?.display());
+    println!("QEMU={}", wrapper(vm::QEMU)?.display());
+    Ok(0)
+}
+
+/// `clippy`: the module with everything that is compiled for tests, then user space.
+fn clippy(tree: &Path) -> Result<u8> {
+    analyze(tree, Flavour::Debug, |module, cache| module.clippy(cache))?;
+    let status = Command::new("cargo")
+        .args([
+            "clippy",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+        ])
+        .args(["--", "-D", "warnings"])
+        .current_dir(tree.join("tools"))
+        .status()
+        .context("starting cargo")?;
+    Ok(u8::from(!status.success()))
+}
+
+/// Works on the module in a build directory of its own, and prints what came of it.
+fn analyze(
+    tree: &Path,
+    flavour: Flavour,
+    work: impl FnOnce(&Module<'_>, &Cache) -> Result<String>,
+) -> Result<u8> {
+    let cache = Cache::open()?;
+    let kernel = Kernel::get(&cache, flavour, tree)?;
+    let item = format!("analysis-{}-{}", flavour.name(), cache::key(tree));
+    let _lock = cache.lock(&item)?;
+    let result = work(&Module::new(&kernel, tree, &cache.path(item)), &cache)?;
+    println!("{result}");
+    Ok(0)
+}
+
+/// A script that calls a program of the toolchain root from anywhere.
+fn wrapper(cache: &Cache, tree: &Path, program: &str) -> Result<PathBuf> {
+    let dir = cache.path(format!("bin-{}", cache::key(tree)));
+    let path = dir.join(program);
+    let part = dir.join(cache::unique());
+    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let text = format!(
+        "#!/bin/sh\nexport ZPCI_CACHE={}\nexec {} run {program} \"$@\"\n",
+        quote(cache.dir()),
+        quote(&tree.join("scripts/toolchain")),
+    );
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::write(&part, text))
+        .and_then(|()| fs::set_permissions(&part, PermissionsExt::from_mode(0o755)))
+        .and_then(|()| fs::rename(&part, &path))
+        .context(format!("writing {}", path.display()))?;
+    Ok(path)
+}

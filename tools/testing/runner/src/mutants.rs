@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mutants: the driver with a defect put in, which a test that is named must find.
+//!
+//! Each is a patch in `tools/testing/mutants`, with two lines before the diff:
+//!
+//! ```text
+//! Defect: what is wrong with the driver
+//! Killed-by: RUNG: the name of the test, or a part of it
+//! ```
+
+use std::{
+    env, fs,
+    io::{stdout, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    cache::Cache,
+    error::{Context, Error, Result},
+    ktap::Test,
+    progress,
+    rungs::Rung,
+};
+
+struct Mutant {
+    name: String,
+    patch: PathBuf,
+    defect: String,
+    rung: &'static Rung,
+    test: String,
+}
+
+/// Tests the mutants whose name contains one of `filters`, or all, and returns the exit code.
+pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
+    let mutants: Vec<_> = read(tree)?
+        .into_iter()
+        .filter(|mutant| {
+            filters.is_empty() || filters.iter().any(|filter| mutant.name.contains(filter))
+        })
+        .collect();
+    let cache = Cache::open()?;
+    let _lock = cache.lock("mutants")?;
+    let work = cache.path("mutants");
+    let results = cache.path("results/mutants");
+    fs::create_dir_all(&results).context("making the results' directory")?;
+
+    let step = "printing";
+    let mut out = stdout().lock();
+    writeln!(out, "KTAP version 1\n1..{}", mutants.len()).context(step)?;
+    let mut killed = 0;
+    for (mutant, number) in mutants.iter().zip(1..) {
+        progress::say(&format!(
+            "mutant {number} of {}: {}",
+            mutants.len(),
+            mutant.name
+        ));
+        let objections = match mutant.survives(&cache, tree, &work, &results) {
+            Ok(objections) => objections,
+            Err(error) => vec![error.to_string()],
+        };
+        killed += usize::from(objections.is_empty());
+        let name = format!("{}: {}", mutant.name, mutant.defect);
+        Test::check(name, objections)
+            .write(&mut out, number, 0)
+            .context(step)?;
+    }
+    writeln!(out, "{} mutants, {killed} killed", mutants.len()).context(step)?;
+    Ok(u8::from(killed != mutants.len()))
+}
+
+fn read(tree: &Path) -> Result<Vec<Mutant>> {
+    let dir = tree.join("tools/testing/mutants");
+    let step = || format!("reading {}", dir.display());
+    let mut patches = fs::read_dir(&dir)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .context(step())?;
+    patches.sort_by_key(fs::DirEntry::file_name);
+    patches
+        .iter()
+        .map(|entry| {
+            let patch = entry.path();
+            let text = fs::read_to_string(&patch).context(step())?;
+            let name = patch.file_stem().unwrap_or_default().to_string_lossy();
+            parse(&name, &patch, &text)
+                .ok_or_else(|| Error::new("mutants", format!("{name} has no proper header"), ""))
+        })
+        .collect()
+}
+
+fn parse(name: &str, patch: &Path, text: &str) -> Option<Mutant> {
+    let field = |field| text.lines().find_map(|line: &str| line.strip_prefix(field));
+    let (rung, test) = field("Killed-by: ")?.split_once(": ")?;
+    Some(Mutant {
+        name: name.into(),
+        patch: patch.into(),
+        defect: field("Defect: ")?.into(),
+        rung: Rung::named(rung)?,
+        test: test.into(),
+    })
+}
+
+impl Mutant {
+    /// Why the mutant does not count as killed; nothing if it is.
+    fn survives(
+        &self,
+        cache: &Cache,
+        tree: &Path,
+        work: &Path,
+        results: &Path,
+    ) -> Result<Vec<String>> {
+        copy(tree, work)?;
+        let mut patch = Command::new("patch");
+        patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "-i"]);
+        patch.arg(&self.patch).current_dir(work);
+        let log = results.join(format!("{}.patch.out", self.name));
+        progress::run("patch", &mut patch, &log, |_| String::new())?;
+
+        let results = results.join(&self.name);
+        fs::create_dir_all(&results).context("making the results' directory")?;
+        // A defect in the locks may hang the machine; that, too, is found by the test.
+        if env::var_os("TIMEOUT").is_none() {
+            env::set_var("TIMEOUT", "300");
+        }
+        let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
+        let failures = Test::group(self.rung.name, tests).failures();
+        if failures.iter().any(|name| name.contains(&self.test)) {
+            return Ok(Vec::new());
+        }
+        let mut objections = vec![format!(
+            "'{}' of rung {} has not found it",
+            self.test, self.rung.name
+        )];
+        objections.extend(failures.iter().map(|name| format!("but failed: {name}")));
+        Ok(objections)
+    }
+}
+
+/// Makes `work` a copy of what the tests are built from.
+fn copy(tree: &Path, work: &Path) -> Result<()> {
+    let parts = ["Kbuild", "drivers", "include", "rust", "tools", "scripts"];
+    let mut rsync = Command::new("rsync");
+    rsync.args(["--archive", "--checksum", "--delete"]);
+    rsync
+        .args(parts.iter().map(|part| tree.join(part)))
+        .arg(work);
+    let status = rsync.status().context("copying the tree")?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Error::new(
+            "copying the tree",
+            format!("rsync: {status}"),
+            "",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_names_rung_and_test() {
+        let text = "Defect: no check\nKilled-by: region: EINVAL: len 0\n\n--- a/x\n+++ b/x\n";
+        let mutant = parse("x", Path::new("x.patch"), text).unwrap();
+        assert_eq!(
+            (
+                mutant.defect.as_str(),
+                mutant.rung.name,
+                mutant.test.as_str()
+            ),
+            ("no check", "region", "EINVAL: len 0")
+        );
+        assert!(parse("x", Path::new(""), "Defect: none\n").is_none());
+        assert!(parse(
+            "x",
+            Path::new(""),
+            "Defect: a\nKilled-by: no such rung: b\n"
+        )
+        .is_none());
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the user sees while waiting, on standard error: one rewritten line on a terminal, else a
+//! line now and then.
+
+use std::{
+    fs::{self, File},
+    io::{stderr, IsTerminal, Read, Write},
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::error::{Context, Error, Result};
+
+/// How often a line appears where lines cannot be rewritten.
+const LINE_EVERY: Duration = Duration::from_secs(20);
+
+fn elapsed() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs()
+}
+
+/// One line that stays.
+pub fn say(text: &str) {
+    let clear = if stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    };
+    eprintln!("{clear}[{:3} s] {text}", elapsed());
+}
+
+/// Starts the clock of all lines.
+pub fn start() {
+    elapsed();
+}
+
+struct Line {
+    last: Instant,
+}
+
+impl Line {
+    fn update(&mut self, text: &str) {
+        if stderr().is_terminal() {
+            eprint!("\r\x1b[K[{:3} s] {text}", elapsed());
+            let _ = stderr().flush();
+        } else if self.last.elapsed() >= LINE_EVERY {
+            say(text);
+            self.last = Instant::now();
+        }
+    }
+}
+
+/// Runs one step of a build with its output in `log`; it must succeed. `detail` sees how many lines
+/// of `make` or cargo began a new action ("  CC  file.o") and words the progress from it.
+pub fn run(
+    what: &str,
+    command: &mut Command,
+    log: &Path,
+    detail: impl Fn(usize) -> String,
+) -> Result<()> {
+    let status = try_run(what, command, log, detail)?;
+    if status.success() {
+        return Ok(());
+    }
+    tail(log, 20);
+    Err(Error::new(
+        what,
+        format!(
+            "{} failed with {status}; log: {}",
+            name(command),
+            log.display()
+        ),
+        "The lines above are its last words; the next start continues from here",
+    ))
+}
+
+/// The same for a step that may fail.
+pub fn try_run(
+    what: &str,
+    command: &mut Command,
+    log: &Path,
+    detail: impl Fn(usize) -> String,
+) -> Result<ExitStatus> {
+    let step = || format!("{what} (log: {})", log.display());
+    let output = File::create(log).context(step())?;
+    let errors = output.try_clone().context(step())?;
+    let start = Instant::now();
+    let mut line = None;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .context(format!("{what}: starting {}", name(command)))?;
+
+    let mut reader = File::open(log).context(step())?;
+    let mut text = Vec::new();
+    let mut pause = Duration::from_millis(5);
+    let status = loop {
+        if let Some(status) = child.try_wait().context(step())? {
+            break status;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(500));
+        reader.read_to_end(&mut text).context(step())?;
+        let lines = text.split(|&byte| byte == b'\n');
+        let actions = lines.filter(|line| line.starts_with(b"  ")).count();
+        // What is done at once needs no words.
+        if start.elapsed() >= Duration::from_secs(1) {
+            let line = line.get_or_insert_with(|| {
+                say(what);
+                Line {
+                    last: Instant::now(),
+                }
+            });
+            line.update(&format!("{what}: {}", detail(actions)));
+        }
+    };
+    if stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+    Ok(status)
+}
+
+fn name(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
+}
+
+/// Shows the last lines of a log.
+pub fn tail(log: &Path, count: usize) {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(count)..] {
+        say_log(line);
+    }
+}
+
+fn say_log(line: &str) {
+    eprintln!("\r        | {}", line.trim_end());
+}

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ladder of tests, and its results as one KTAP document.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, stdout, Write},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    cache::{self, Cache},
+    error::{Context, Error, Result},
+    guest::Guest,
+    kernel::Flavour,
+    kernlog,
+    ktap::{self, Counts, Test},
+    progress,
+    vm::{self, Machine, Outcome, Report},
+};
+
+/// One rung of the ladder.
+pub struct Rung {
+    pub name: &'static str,
+    kind: Kind,
+}
+
+enum Kind {
+    /// `cargo test` of these packages, on this machine.
+    Cargo(&'static [&'static str]),
+    /// A program of the tree that prints KTAP, on this machine.
+    Program(&'static str),
+    /// A command in a booted s390x host of its own.
+    Boot {
+        flavour: Flavour,
+        command: &'static str,
+        results: Results,
+    },
+}
+
+/// Where a booted host's KTAP comes from.
+enum Results {
+    /// What the command prints; it takes a part of a test's name as an argument.
+    Output,
+    /// What the kernel says while the command runs.
+    KernelLog,
+}
+
+const RUNGS: &[Rung] = &[
+    Rung {
+        name: "host",
+        kind: Kind::Cargo(&["request", "vfio-zpci-io", "runner"]),
+    },
+    Rung {
+        name: "model",
+        kind: Kind::Program("tools/testing/model/check"),
+    },
+    Rung {
+        name: "kunit",
+        kind: Kind::Boot {
+            flavour: Flavour::Debug,
+            command: "modprobe zpci-vfio-pci",
+            results: Results::KernelLog,
+        },
+    },
+    Rung {
+        name: "region",
+        kind: Kind::Boot {
+            flavour: Flavour::Debug,
+            command: "modprobe zpci-vfio-pci && region-test",
+            results: Results::Output,
+        },
+    },
+];
+
+/// Runs the named rungs, or all, and returns the exit code.
+pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
+    let rungs = choose(names)?;
+    let cache = Cache::open()?;
+    let results = results_dir(&cache)?;
+    let path = results.join("results.ktap");
+    let file = File::create(&path).context(format!("writing {}", path.display()))?;
+    let mut out = Both(file);
+    let print = |result: io::Result<()>| result.context("writing the results");
+
+    print(writeln!(out, "KTAP version 1\n1..{}", rungs.len()))?;
+    let mut total = Counts::default();
+    let mut failures = Vec::new();
+    let mut skipped_rung = false;
+    for (rung, number) in rungs.iter().zip(1..) {
+        progress::say(&format!("tests: {}", rung.name));
+        let tests = rung
+            .run(&cache, tree, &results, None)
+            .unwrap_or_else(|error| vec![Test::failed("start", error.to_string())]);
+        let test = Test::group(rung.name, tests);
+        let counts = test.counts();
+        skipped_rung |= counts.passed + counts.failed == 0;
+        total += counts;
+        failures.extend(test.failures());
+        print(test.write(&mut out, number, 0))?;
+    }
+    for name in failures {
+        print(writeln!(out, "# failed: {name}"))?;
+    }
+    print(writeln!(out, "# kept in {}", results.display()))?;
+    print(writeln!(out, "{}", ktap::summary(total)))?;
+    let strict = env::var("CI").is_ok_and(|ci| ci == "true");
+    Ok(u8::from(total.failed > 0 || (strict && skipped_rung)))
+}
+
+fn choose(names: &[&str]) -> Result<Vec<&'static Rung>> {
+    if let Some(unknown) = names.iter().find(|name| Rung::named(name).is_none()) {
+        let known: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+        return Err(Error::new(
+            "test",
+            format!("there is no rung '{unknown}'"),
+            format!("The rungs are: {}", known.join(" ")),
+        ));
+    }
+    Ok(RUNGS
+        .iter()
+        .filter(|rung| names.is_empty() || names.contains(&rung.name))
+        .collect())
+}
+
+/// A directory for the results of this run, which `latest` names.
+fn results_dir(cache: &Cache) -> Result<PathBuf> {
+    const STEP: &str = "making the results' directory";
+    let date = Command::new("date")
+        .arg("+%Y%m%d-%H%M%S")
+        .output()
+        .context(STEP)?;
+    let base = cache.path("results");
+    let name = String::from_utf8_lossy(&date.stdout).trim().to_string();
+    let dir = base.join(&name);
+    let link = base.join(cache::unique());
+    fs::create_dir_all(&dir)
+        .and_then(|()| symlink(&name, &link))
+        .and_then(|()| fs::rename(&link, base.join("latest")))
+        .context(STEP)?;
+    Ok(dir)
+}
+
+/// Standard output, and the file that keeps it.
+struct Both(File);
+
+impl Write for Both {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.write_all(data)?;
+        stdout().write_all(data)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        stdout().flush()
+    }
+}
+
+impl Rung {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        RUNGS.iter().find(|rung| rung.name == name)
+    }
+
+    /// Runs the tests, all or those with `filter` in their names, and keeps their output in
+    /// `results`.
+    pub fn run(
+        &self,
+        cache: &Cache,
+        tree: &Path,
+        results: &Path,
+        filter: Option<&str>,
+    ) -> Result<Vec<Test>> {
+        let keep = |suffix: &str| results.join(format!("{}.{suffix}", self.name));
+        match &self.kind {
+            Kind::Cargo(packages) => {
+                let mut cargo = Command::new("cargo");
+                cargo
+                    .args(["test", "--locked", "--no-fail-fast", "--color=never"])
+                    .current_dir(tree.join("tools"));
+                for package in *packages {
+                    cargo.args(["-p", package]);
+                }
+                let (text, success) = output(cargo.args(filter), &keep("out"))?;
+                Ok(ktap::parse_libtest(&text, success))
+            }
+            Kind::Program(path) => {
+                let mut program = Command::new(tree.join(path));
+                let (text, success) = output(&mut program, &keep("out"))?;
+                let objection = "it ended with an error".to_string();
+                let end = if success { vec![] } else { vec![objection] };
+                let mut tests = ktap::parse(&text);
+                tests.push(Test::check("end of the program", end));
+                Ok(tests)
+            }
+            Kind::Boot {
+                flavour,
+                command,
+                results,
+            } => {
+                let guest = Guest::get(cache, *flavour, tree)?;
+                let machine = Machine::from_env(*flavour)?;
+                let command = match (results, filter) {
+                    (Results::Output, Some(filter)) => format!("{command} '{filter}'"),
+                    _ => command.to_string(),
+                };
+                let mut output = Vec::new();
+                let outcome = vm::run(cache, &guest, &machine, &command, true, &mut output)?;
+                for (path, data) in [
+                    (keep("out"), output.as_slice()),
+                    (keep("console"), outcome.console.as_bytes()),
+                ] {
+                    fs::write(&path, data).context(format!("writing {}", path.display()))?;
+                }
+                let mut tests = match results {
+                    Results::Output => ktap::parse(&String::from_utf8_lossy(&output)),
+                    Results::KernelLog => ktap::parse(&outcome.since_command),
+                };
+                tests.extend(checks(&outcome, *flavour));
+                Ok(tests)
+            }
+        }
+    }
+}
+
+/// Runs a program of this machine and returns what it printed and whether it succeeded.
+fn output(command: &mut Command, log: &Path) -> Result<(String, bool)> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = progress::try_run(&name, command, log, |_| "running".into())?;
+    let text = fs::read(log).context(format!("reading {}", log.display()))?;
+    Ok((
+        String::from_utf8_lossy(&text).into_owned(),
+        status.success(),
+    ))
+}
+
+/// What every boot is tested for, whatever it was made for.
+fn checks(outcome: &Outcome, flavour: Flavour) -> Vec<Test> {
+    let mut complaint = kernlog::complaint(&outcome.console);
+    let mut tests = Vec::new();
+    match &outcome.end {
+        Err(reason) => {
+            let lines: Vec<_> = outcome.console.lines().collect();
+            let mut notes = vec![reason.clone()];
+            let last = &lines[lines.len().saturating_sub(20)..];
+            notes.extend(last.iter().map(|line| line.to_string()));
+            tests.push(Test::check("end of the command", notes));
+        }
+        Ok(report) => {
+            complaint.extend(kernlog::taint(report.taint));
+            tests.extend(report_checks(report, flavour));
+        }
+    }
+    tests.push(Test::check("kernel log", complaint));
+    tests
+}
+
+fn report_checks(report: &Report, flavour: Flavour) -> Vec<Test> {
+    let mut exit = Vec::new();
+    if report.exit != 0 {
+        exit.push(format!("it ended with code {}", report.exit));
+    }
+    let (acquired, released) = report.pins;
+    let mut pins = Vec::new();
+    if acquired != released {
+        pins.push(format!("{acquired} pages were pinned, {released} released"));
+    }
+    let mut tests = vec![
+        Test::check("end of the command", exit),
+        Test::check("pinned pages", pins),
+    ];
+    if flavour == Flavour::Debug {
+        let none = || vec!["kmemleak is not there".into()];
+        let leaks = report.leaks.clone().unwrap_or_else(none);
+        tests.push(Test::check("memory leaks", leaks));
+    }
+    tests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(outcome: &Outcome, flavour: Flavour) -> Vec<String> {
+        Test::group("boot", checks(outcome, flavour)).failures()
+    }
+
+    fn outcome(report: Report) -> Outcome {
+        Outcome {
+            console: "Linux version 7.3\n".into(),
+            since_command: String::new(),
+            end: Ok(report),
+        }
+    }
+
+    #[test]
+    fn a_good_boot_passes() {
+        let mut good = outcome(Report::default());
+        assert!(failures(&good, Flavour::Release).is_empty());
+        assert_eq!(failures(&good, Flavour::Debug), ["boot/memory leaks"]);
+        good.end = Ok(Report {
+            leaks: Some(Vec::new()),
+            ..Report::default()
+        });
+        assert!(failures(&good, Flavour::Debug).is_empty());
+    }
+
+    #[test]
+    fn every_check_can_fail() {
+        let bad = outcome(Report {
+            exit: 1,
+            taint: 1 << 9,
+            pins: (2, 1),
+            leaks: Some(vec!["unreferenced object".into()]),
+        });
+        assert_eq!(failures(&bad, Flavour::Debug).len(), 4);
+        let mut crashed = outcome(Report::default());
+        crashed.end = Err("crashed".into());
+        assert_eq!(
+            failures(&crashed, Flavour::Debug),
+            ["boot/end of the command"]
+        );
+    }
+
+    #[test]
+    fn rungs_are_chosen_by_name() {
+        assert_eq!(choose(&[]).unwrap().len(), RUNGS.len());
+        assert_eq!(choose(&["region"]).unwrap()[0].name, "region");
+        assert!(choose(&["no such rung"]).is_err());
+    }
+}

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One boot of the s390x machine: QEMU, the command that runs in it, its output and its end.
+//!
+//! The command's output comes through a virtio port of its own, so that no kernel message gets in
+//! between. tools/testing/init ends it with a marker that only this boot knows, on the same port
+//! because only one port keeps its bytes in order, and a report follows.
+
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        mpsc::{self, RecvTimeoutError},
+        Arc, Mutex, PoisonError,
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    cache::{self, Cache, Scratch},
+    error::{Context, Error, Result},
+    guest::Guest,
+    kernel::Flavour,
+    progress,
+};
+
+pub const QEMU: &str = "qemu-system-s390x";
+
+/// One zPCI function whose BAR 2 behaves like memory. The zpci device must come first.
+const DEVICES: &[&str] = &[
+    "-device",
+    "zpci,uid=1,fid=0x10,target=nv0",
+    "-device",
+    "nvme,id=nv0,serial=z1,cmb_size_mb=1",
+];
+
+/// What init writes to the kernel's log before it runs the command.
+const COMMAND_BEGINS: &str = "init: running /command\n";
+
+/// How long a machine that has reported may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(20);
+
+/// What the user may change about the machine.
+pub struct Machine {
+    pub cpus: String,
+    pub memory: String,
+    pub qemu_args: Vec<String>,
+    pub files: Vec<PathBuf>,
+    pub timeout: Duration,
+}
+
+impl Machine {
+    /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT describe.
+    pub fn from_env(flavour: Flavour) -> Result<Self> {
+        let var = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let memory = match flavour {
+            Flavour::Release => "1G",
+            Flavour::Debug => "2G",
+        };
+        let timeout = var("TIMEOUT").unwrap_or_else(|| "600".into());
+        let timeout = timeout.parse().map_err(|_| {
+            Error::new(
+                "TIMEOUT",
+                format!("'{timeout}' is not a number"),
+                "Give whole seconds",
+            )
+        })?;
+        Ok(Self {
+            cpus: var("SMP").unwrap_or_else(|| "2".into()),
+            memory: var("MEM").unwrap_or_else(|| memory.into()),
+            qemu_args: split("QEMU_ARGS", &var("QEMU_ARGS").unwrap_or_default())?,
+            files: split("FILES", &var("FILES").unwrap_or_default())?
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+            timeout: Duration::from_secs(timeout),
+        })
+    }
+}
+
+/// What came of a boot.
+pub struct Outcome {
+    /// Everything the kernel said.
+    pub console: String,
+    /// What it said since the command began.
+    pub since_command: String,
+    /// How the command ended, unless the machine went away before.
+    pub end: std::result::Result<Report, String>,
+}
+
+/// What init reports after the command.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub exit: u8,
+    pub taint: u64,
+    /// Pages pinned by all drivers since boot, and released.
+    pub pins: (u64, u64),
+    /// What kmemleak says, if it is there.
+    pub leaks: Option<Vec<String>>,
+}
+
+/// Runs `command` in the machine, its output going to `output` as it comes. With `check` the
+/// report has all its parts. A machine that crashed or hung is an outcome, not an error.
+pub fn run(
+    cache: &Cache,
+    guest: &Guest,
+    machine: &Machine,
+    command: &str,
+    check: bool,
+    output: &mut dyn Write,
+) -> Result<Outcome> {
+    let scratch = Scratch::new(cache)?;
+    let token = cache::unique();
+    let env = format!("TOKEN={token}\nCHECK={}\n", if check { "y" } else { "" });
+    let extra = [
+        ("command", command.as_bytes()),
+        ("boot.env", env.as_bytes()),
+    ];
+    let initrd = guest.initrd(cache, &scratch, &extra, &machine.files)?;
+    let console = scratch.path("console");
+    let mut qemu = qemu(guest, machine, &initrd, "loglevel=7");
+    qemu.arg("-chardev")
+        .arg(format!("file,id=console,path={}", console.display()))
+        .args(["-device", "virtio-serial-ccw"])
+        // Standard output is our pipe.
+        .args(["-chardev", "file,id=output,path=/dev/stdout"])
+        .args(["-device", "virtserialport,chardev=output,name=output"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    progress::say(&format!(
+        "booting (Linux {}, {} kernel)",
+        guest.release(),
+        guest.kernel.flavour.name()
+    ));
+    let mut qemu = Qemu::spawn(&mut qemu)?;
+    let mut pipe = qemu.output()?;
+    let watchdog = qemu.watch(machine.timeout);
+
+    let mut stream = Stream::new(&token);
+    let mut chunk = vec![0; 1 << 16];
+    let copied = loop {
+        match pipe.read(&mut chunk) {
+            Ok(0) => break Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => break Err(error),
+            Ok(count) => {
+                let data = stream.push(&chunk[..count]);
+                if let Err(error) = output.write_all(&data).and_then(|()| output.flush()) {
+                    break Err(error);
+                }
+                if stream.is_complete() {
+                    watchdog.limit(POWER_OFF);
+                }
+            }
+        }
+    };
+    // QEMU is gone, or nobody wants its output.
+    qemu.kill();
+    let timed_out = watchdog.stop();
+    let status = qemu.wait()?;
+    copied.context("passing on the command's output")?;
+
+    let console = fs::read(&console).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console).replace('\r', "");
+    fs::write(cache.log("console"), &console).context("keeping the console log")?;
+    let end = match stream.report() {
+        Some(report) => parse_report(report),
+        None if timed_out => Err(format!(
+            "the machine was still busy after {} s (TIMEOUT) and was stopped",
+            machine.timeout.as_secs()
+        )),
+        None if console.is_empty() => Err(format!("QEMU ended with {status} before the boot")),
+        None => Err("the machine crashed or switched itself off".into()),
+    };
+    if end.is_err() {
+        output
+            .write_all(&stream.held)
+            .context("passing on the command's output")?;
+    }
+    let since_command = match console.split_once(COMMAND_BEGINS) {
+        Some((_, rest)) => rest.into(),
+        None => String::new(),
+    };
+    Ok(Outcome {
+        console,
+        since_command,
+        end,
+    })
+}
+
+/// A shell on the machine's console.
+pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStatus> {
+    let scratch = Scratch::new(cache)?;
+    let initrd = guest.initrd(cache, &scratch, &[], &machine.files)?;
+    let mut qemu = qemu(guest, machine, &initrd, "loglevel=4");
+    qemu.args(["-chardev", "stdio,id=console,mux=on,signal=off"])
+        .args(["-mon", "console"]);
+    Qemu::spawn(&mut qemu)?.wait()
+}
+
+fn qemu(guest: &Guest, machine: &Machine, initrd: &Path, kernel_args: &str) -> Command {
+    // QEMU does not outlive us, however we end.
+    let mut qemu = Command::new("setpriv");
+    qemu.args(["--pdeathsig", "KILL", "--", QEMU])
+        .args(["-M", "s390-ccw-virtio", "-accel", "tcg", "-cpu", "max"])
+        .args(["-nodefaults", "-nographic", "-no-reboot"])
+        .args(["-smp", &machine.cpus, "-m", &machine.memory])
+        .args(DEVICES)
+        .arg("-kernel")
+        .arg(guest.kernel.image())
+        .arg("-initrd")
+        .arg(initrd)
+        .arg("-append")
+        .arg(format!("console=ttysclp0 panic=-1 {kernel_args}"))
+        .args(["-serial", "chardev:console"])
+        .args(&machine.qemu_args);
+    qemu
+}
+
+/// The QEMU process, shared with the thread that stops it when it takes too long.
+struct Qemu(Arc<Mutex<Child>>);
+
+impl Qemu {
+    fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command.spawn().context(format!("starting {QEMU}"))?;
+        Ok(Self(Arc::new(Mutex::new(child))))
+    }
+
+    fn output(&mut self) -> Result<impl Read> {
+        let output = lock(&self.0).stdout.take();
+        output.ok_or_else(|| Error::new(QEMU, "it has no output", ""))
+    }
+
+    fn kill(&self) {
+        kill(&self.0);
+    }
+
+    fn wait(&self) -> Result<ExitStatus> {
+        lock(&self.0).wait().context(format!("waiting for {QEMU}"))
+    }
+
+    fn watch(&self, limit: Duration) -> Watchdog {
+        let child = Arc::clone(&self.0);
+        let (sender, limits) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut limit = limit;
+            loop {
+                match limits.recv_timeout(limit) {
+                    Ok(sooner) => limit = sooner,
+                    Err(RecvTimeoutError::Disconnected) => return false,
+                    Err(RecvTimeoutError::Timeout) => {
+                        kill(&child);
+                        return true;
+                    }
+                }
+            }
+        });
+        Watchdog { sender, thread }
+    }
+}
+
+fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn kill(child: &Mutex<Child>) {
+    // The only error is that it is gone already.
+    let _ = lock(child).kill();
+}
+
+struct Watchdog {
+    sender: mpsc::Sender<Duration>,
+    thread: thread::JoinHandle<bool>,
+}
+
+impl Watchdog {
+    /// From now on, QEMU has this long.
+    fn limit(&self, limit: Duration) {
+        // The watchdog has already bitten: as good.
+        let _ = self.sender.send(limit);
+    }
+
+    /// Whether it had to stop QEMU.
+    fn stop(self) -> bool {
+        drop(self.sender);
+        self.thread.join().unwrap_or(false)
+    }
+}
+
+/// Divides what comes through the port into the command's output and init's report.
+struct Stream {
+    marker: Vec<u8>,
+    /// Not passed on yet because it may be the begin of the marker; after the marker, the report.
+    held: Vec<u8>,
+    in_report: bool,
+}
+
+impl Stream {
+    fn new(token: &str) -> Self {
+        Self {
+            marker: format!("\x1e{token}\n").into_bytes(),
+            held: Vec::new(),
+            in_report: false,
+        }
+    }
+
+    /// Takes the next bytes and returns those that are certainly output.
+    fn push(&mut self, data: &[u8]) -> Vec<u8> {
+        self.held.extend_from_slice(data);
+        if self.in_report {
+            return Vec::new();
+        }
+        let size = self.marker.len();
+        if let Some(at) = self.held.windows(size).position(|part| part == self.marker) {
+            self.in_report = true;
+            let report = self.held.split_off(at + size);
+            self.held.truncate(at);
+            return std::mem::replace(&mut self.held, report);
+        }
+        let keep = (0..size.min(self.held.len() + 1))
+            .rev()
+            .find(|&keep| self.held.ends_with(&self.marker[..keep]))
+            .unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - keep);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.in_report && (self.held == b"end\n" || self.held.ends_with(b"\nend\n"))
+    }
+
+    fn report(&self) -> Option<&[u8]> {
+        self.is_complete().then_some(&self.held)
+    }
+}
+
+fn parse_report(bytes: &[u8]) -> std::result::Result<Report, String> {
+    let mut report = Report::default();
+    let mut exit = None;
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let (name, value) = line.split_once(' ').unwrap_or((line, ""));
+        let number = || {
+            let number = value.trim().parse::<u64>();
+            number.map_err(|_| format!("init reported '{line}'"))
+        };
+        match name {
+            "exit" => exit = u8::try_from(number()?).ok(),
+            "tainted" => report.taint = number()?,
+            "nr_foll_pin_acquired" => report.pins.0 = number()?,
+            "nr_foll_pin_released" => report.pins.1 = number()?,
+            "kmemleak" => report.leaks = Some(Vec::new()),
+            "leak" => report.leaks.get_or_insert_default().push(value.into()),
+            "end" => {}
+            _ => return Err(format!("init reported '{line}'")),
+        }
+    }
+    report.exit = exit.ok_or("init reported no exit code")?;
+    Ok(report)
+}
+
+/// Divides a variable into words as a shell does, with quotes and backslashes.
+fn split(variable: &str, text: &str) -> Result<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word = None::<String>;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (_, Some(q)) if c == q => quote = None,
+            ('\'' | '"', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
+            (_, None) if c.is_whitespace() => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(Error::new(variable, "a quote is not closed", ""));
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `bytes` in pieces of `size` and returns output and report.
+    fn feed(bytes: &[u8], size: usize) -> (Vec<u8>, Option<Vec<u8>>) {
+        let mut stream = Stream::new("t0k");
+        let output = bytes
+            .chunks(size)
+            .flat_map(|part| stream.push(part))
+            .collect();
+        (output, stream.report().map(<[u8]>::to_vec))
+    }
+
+    #[test]
+    fn output_is_exact_however_it_is_cut() {
+        let bytes = b"no newline\x1e\x1et0\x1et0k\nexit 7\nend\n";
+        for size in 1..=bytes.len() {
+            let (output, report) = feed(bytes, size);
+            assert_eq!(output, b"no newline\x1e\x1et0", "pieces of {size}");
+            assert_eq!(report.unwrap(), b"exit 7\nend\n");
+        }
+    }
+
+    #[test]
+    fn output_without_marker_has_no_report() {
+        assert_eq!(feed(b"exit 0\nend\n", 3), (b"exit 0\nend\n".to_vec(), None));
+        assert_eq!(feed(b"\x1et0k\nexit 0\nen", 4).1, None);
+    }
+
+    #[test]
+    fn output_is_not_held_back() {
+        assert_eq!(Stream::new("t0k").push(b"prompt> "), b"prompt> ");
+    }
+
+    #[test]
+    fn reports() {
+        let text =
+            b"exit 3\nkmemleak\nleak unreferenced object\ntainted 4096\nnr_foll_pin_acquired 5\n\
+                     nr_foll_pin_released 4\nend\n";
+        let report = parse_report(text).unwrap();
+        let leaks = Some(vec!["unreferenced object".to_string()]);
+        assert_eq!(
+            report,
+            Report {
+                exit: 3,
+                taint: 4096,
+                pins: (5, 4),
+                leaks
+            }
+        );
+        assert_eq!(parse_report(b"exit 0\nend\n").unwrap(), Report::default());
+        assert!(parse_report(b"tainted 0\nend\n").is_err());
+        assert!(parse_report(b"exit 300\nend\n").is_err());
+        assert!(parse_report(b"exit 0\nsurprise\nend\n").is_err());
+    }
+
+    #[test]
+    fn words() {
+        let words = |text| split("X", text).unwrap();
+        assert_eq!(
+            words(" a  'b c' \"d \\\" e\"f g\\ h '' "),
+            ["a", "b c", "d \" ef", "g h", ""]
+        );
+        assert_eq!(words(""), [""; 0]);
+        assert!(split("X", "a 'b").is_err());
+    }
+}
