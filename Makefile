@@ -41,6 +41,12 @@ run: ## build everything, boot an s390x host, and show the region at work
 test: ## run the tests: T='host kunit region' selects
 	@$(runner) test $(T)
 
+test-mutants: ## put defects into the driver, one by one: each must be found (M='name' selects)
+	@$(runner) mutants $(M)
+
+model-check: ## check the locking scheme with spin (THREADS=2)
+	@scripts/toolchain run tools/testing/model/check $(THREADS)
+
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
@@ -69,5 +75,5 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test vm shell vm-paths fmt-check clippy rustdoc \
-	rust-analyzer help
+.PHONY: modules modules_install clean doctor run test test-mutants model-check vm shell vm-paths \
+	fmt-check clippy rustdoc rust-analyzer help
