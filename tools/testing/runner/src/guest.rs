@@ -5,7 +5,6 @@
 
 use std::{
     borrow::Cow,
-    env,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -26,12 +25,8 @@ const BUSYBOX: &str = "/usr/lib/zpci/s390x/usr/bin/busybox";
 
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
-/// Our programs for the machine: package (and program) name, directory.
-const PROGRAMS: &[(&str, &str)] = &[
-    ("zpci-io", "tools/zpci-io"),
-    ("region-test", "tools/testing/region"),
-    ("lifecycle-test", "tools/testing/lifecycle"),
-];
+/// Our programs for the machine, packages of the same name.
+const PROGRAMS: &[&str] = &["zpci-io", "region-test"];
 
 /// A machine that is ready to be booted.
 pub struct Guest {
@@ -132,44 +127,30 @@ impl Guest {
 
 /// Compiles our programs and returns them by name.
 fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let packages: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|(_, dir)| tree.join(dir).join("Cargo.toml").exists())
-        .map(|(name, _)| *name)
-        .collect();
-    if packages.is_empty() {
-        return Ok(Vec::new());
-    }
     // All trees share cargo's target directory: from building to reading it must stay ours.
     let _lock = cache.lock("user-space")?;
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache.path("target"), PathBuf::from);
+    let target = cache.path("target");
     let mut cargo = Command::new("cargo");
     cargo
-        .args([
-            "build",
-            "--release",
-            "-Zbuild-std=std,panic_abort",
-            "--target",
-            TARGET,
-        ])
+        .args(["build", "--release", "--locked", "--target", TARGET])
+        .arg("-Zbuild-std=std,panic_abort")
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", &target)
         // Here are the linker and the flags for the target.
         .current_dir(tree.join("tools"));
-    for package in &packages {
-        cargo.args(["-p", package]);
+    for name in PROGRAMS {
+        cargo.args(["-p", name]);
     }
     let log = cache.log("user-space");
     progress::run("user space (s390x): compiling", &mut cargo, &log, |done| {
         format!("{done} actions")
     })?;
-    packages
-        .into_iter()
+    PROGRAMS
+        .iter()
         .map(|name| {
             let path = target.join(TARGET).join("release").join(name);
             let data = fs::read(&path).context(format!("reading {}", path.display()))?;
-            Ok((name, data))
+            Ok((*name, data))
         })
         .collect()
 }

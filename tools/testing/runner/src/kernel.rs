@@ -67,6 +67,9 @@ impl Flavour {
     }
 }
 
+/// Packages of the toolchain whose versions make another kernel. (A new QEMU does not.)
+const COMPILERS: &[&str] = &["bindgen_", "clang-", "libllvm", "lld-", "rust-src_", "rustc_"];
+
 pub struct Kernel {
     pub flavour: Flavour,
     pub build: PathBuf,
@@ -84,7 +87,12 @@ impl Kernel {
             .map(|name| tree.join("tools/testing/kernel").join(name))
             .collect();
         let wanted = options(&fragments)?;
-        let packages = fs::read("/.packages").context("reading the toolchain's package list")?;
+        let packages = fs::read_to_string("/.packages")
+            .context("reading the toolchain's package list")?;
+        let compilers: Vec<_> = packages
+            .lines()
+            .filter(|package| COMPILERS.iter().any(|name| package.starts_with(name)))
+            .collect();
 
         let own_source = env::var_os("KSRC").filter(|dir| !dir.is_empty());
         let source = match &own_source {
@@ -93,7 +101,7 @@ impl Kernel {
             }
             None => unpacked(cache)?,
         };
-        let key = cache::key(&(&source, &wanted, &packages));
+        let key = cache::key(&(&source, &wanted, &compilers));
         let item = format!("kernel-{}-{key}", flavour.name());
         let mut kernel = Self {
             flavour,

@@ -10,6 +10,8 @@ use std::{
     ops::AddAssign,
 };
 
+use crate::progress;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Passed,
@@ -392,10 +394,7 @@ pub fn parse_libtest(text: &str, success: bool) -> Vec<Test> {
         .collect();
     let failed = groups.iter().any(|test| test.verdict == Failed);
     if groups.is_empty() || (!success && !failed) {
-        let lines: Vec<_> = text.lines().collect();
-        let last = &lines[lines.len().saturating_sub(20)..];
-        let notes = last.iter().map(|line| line.to_string()).collect();
-        groups.push(Test::new("cargo test", Failed, notes));
+        groups.push(Test::new("cargo test", Failed, progress::last(text, 20)));
     }
     groups
 }

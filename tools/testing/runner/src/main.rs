@@ -148,23 +148,20 @@ fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
 /// Runs a command and tells what the kernel thinks of it.
 fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result<u8> {
     let outcome = vm::run(cache, guest, machine, command, false, &mut stdout().lock())?;
-    let log = cache.log("console");
-    let complaint = kernlog::complaint(&outcome.console);
     match outcome.end {
         Ok(report) => {
+            let complaint = kernlog::complaint(&outcome.console);
             if !complaint.is_empty() {
-                eprintln!("runner: the kernel complains ({}):", log.display());
-                complaint
-                    .iter()
-                    .for_each(|line| eprintln!("        | {line}"));
+                progress::show(&complaint);
+                eprintln!("runner: the lines above are a complaint of the kernel.");
             }
             Ok(report.exit)
         }
         Err(reason) => {
-            progress::tail(&log, 40);
+            progress::show(&progress::last(&outcome.console, 40));
             eprintln!(
-                "runner: {reason}. The lines above end its console log, {}.",
-                log.display()
+                "runner: {reason}. The whole console log: {}",
+                cache.log("console").display()
             );
             Ok(NO_RESULT)
         }

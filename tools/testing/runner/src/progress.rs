@@ -130,16 +130,22 @@ fn name(command: &Command) -> String {
     command.get_program().to_string_lossy().into_owned()
 }
 
-/// Shows the last lines of a log.
+/// Shows the last lines of a log file.
 pub fn tail(log: &Path, count: usize) {
     let text = fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<_> = text.lines().collect();
-    for line in &lines[lines.len().saturating_sub(count)..] {
-        say_log(line);
-    }
+    show(&last(&String::from_utf8_lossy(&text), count));
 }
 
-fn say_log(line: &str) {
-    eprintln!("\r        | {}", line.trim_end());
+/// The last lines of a text.
+pub fn last(text: &str, count: usize) -> Vec<String> {
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(count)..];
+    last.iter().map(|line| line.to_string()).collect()
+}
+
+/// Shows lines of a log, set off from our own.
+pub fn show(lines: &[String]) {
+    for line in lines {
+        eprintln!("        | {}", line.trim_end());
+    }
 }

@@ -242,10 +242,8 @@ fn checks(outcome: &Outcome, flavour: Flavour) -> Vec<Test> {
     let mut tests = Vec::new();
     match &outcome.end {
         Err(reason) => {
-            let lines: Vec<_> = outcome.console.lines().collect();
             let mut notes = vec![reason.clone()];
-            let last = &lines[lines.len().saturating_sub(20)..];
-            notes.extend(last.iter().map(|line| line.to_string()));
+            notes.extend(progress::last(&outcome.console, 20));
             tests.push(Test::check("end of the command", notes));
         }
         Ok(report) => {

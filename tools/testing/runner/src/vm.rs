@@ -124,6 +124,7 @@ pub fn run(
     let mut qemu = qemu(guest, machine, &initrd, "loglevel=7");
     qemu.arg("-chardev")
         .arg(format!("file,id=console,path={}", console.display()))
+        .args(["-serial", "chardev:console"])
         .args(["-device", "virtio-serial-ccw"])
         // Standard output is our pipe.
         .args(["-chardev", "file,id=output,path=/dev/stdout"])
@@ -196,8 +197,7 @@ pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStat
     let scratch = Scratch::new(cache)?;
     let initrd = guest.initrd(cache, &scratch, &[], &machine.files)?;
     let mut qemu = qemu(guest, machine, &initrd, "loglevel=4");
-    qemu.args(["-chardev", "stdio,id=console,mux=on,signal=off"])
-        .args(["-mon", "console"]);
+    qemu.args(["-serial", "mon:stdio"]);
     Qemu::spawn(&mut qemu)?.wait()
 }
 
@@ -215,7 +215,6 @@ fn qemu(guest: &Guest, machine: &Machine, initrd: &Path, kernel_args: &str) -> C
         .arg(initrd)
         .arg("-append")
         .arg(format!("console=ttysclp0 panic=-1 {kernel_args}"))
-        .args(["-serial", "chardev:console"])
         .args(&machine.qemu_args);
     qemu
 }
