@@ -7,7 +7,7 @@ use crate::{
     mapping::{Mapping, PAGE},
     test, Test,
 };
-use rustix::io::Errno;
+use rustix::io::{pread, Errno};
 use vfio_zpci_io::abi::Request;
 
 const VALUE: u64 = 0xf1e2_d3c4_b5a6_9788;
@@ -68,6 +68,30 @@ pub(crate) const TESTS: &[Test] = &[
         }
         Ok(())
     }),
+    test(
+        "the BAR's own region has the same bytes at the same offset",
+        |f| {
+            // Loads and stores of this driver could be wrong in the same way; the VFIO core's
+            // accesses to the BAR are not ours.
+            let bar = f.device.region(BAR.into()).expect("the BAR");
+            for offset in [TARGET, 0x1_0040] {
+                f.fill(offset - 16, 64, 0xee);
+                let block = Request {
+                    offset,
+                    len: 24,
+                    ..f.block()
+                };
+                assert_eq!(f.send(&block), Ok(()));
+                let mut bytes = [0; 40];
+                let result = pread(f.device, &mut bytes, bar.offset + offset - 8);
+                assert_eq!(result, Ok(bytes.len()));
+                assert_eq!(bytes[..8], [0xee; 8]);
+                assert_eq!(bytes[8..32], f.as_stored(&f.source.read(0, 24)));
+                assert_eq!(bytes[32..], [0xee; 8]);
+            }
+            Ok(())
+        },
+    ),
     test("PCILG: 8 bytes are written, the value right-aligned", |f| {
         store_value(f, TARGET, VALUE);
         let bytes = VALUE.to_be_bytes();

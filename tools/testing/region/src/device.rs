@@ -14,7 +14,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
-use vfio_zpci_io::Irq;
+use vfio_zpci_io::{abi::Request, Irq};
 
 pub(crate) const TESTS: &[Test] = &[
     test("EIO: memory space is disabled in PCI_COMMAND", |f| {
@@ -66,7 +66,16 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// What all the tests left behind.
-pub(crate) const LEFTOVERS: &[Test] = &[test("no page is left pinned", |_| {
+pub(crate) const LEFTOVERS: &[Test] = &[test("no page is left pinned", |f| {
+    // Whatever ran before: requests that end after their page was pinned, in each way.
+    f.all_accepted(f.each())?;
+    without_memory_space(f, f.each(), Errno::IO)?;
+    let strict = Request {
+        len: 8,
+        ..f.block()
+    };
+    f.all_refused([strict], Errno::NXIO)?;
+
     // Have all CPUs add what they counted.
     fs::read("/proc/sys/vm/stat_refresh")
         .map_err(|error| Skip(format!("stat_refresh: {error}")))?;
@@ -80,6 +89,7 @@ pub(crate) const LEFTOVERS: &[Test] = &[test("no page is left pinned", |_| {
     if acquired.is_none() {
         return Err(Skip("the kernel does not count pinned pages".to_owned()));
     }
+    assert_ne!(acquired, Some(0), "pages are pinned");
     assert_eq!(acquired, released);
     Ok(())
 })];

@@ -3,7 +3,7 @@
 //! What every test has at hand: the open function, its region, requests that are good, and a
 //! witness that a refused request changed nothing.
 
-use crate::{mapping::Mapping, Outcome};
+use crate::{mapping::Mapping, note, Outcome};
 use rustix::io::{pread, pwrite, Errno};
 use vfio_zpci_io::{
     abi::{self, Header, Request},
@@ -85,8 +85,10 @@ impl<'a> Fixture<'a> {
             return false;
         }
         assert_eq!(stored, reverse_words(&block), "BAR 2 behaves like memory");
-        println!("# the emulator reverses the bytes of each 8-byte word of a PCISTB (known QEMU");
-        println!("# defect on little-endian machines): expected from here on");
+        note(
+            "the emulator reverses the bytes of each 8-byte word of a PCISTB (known QEMU\n\
+             defect on little-endian machines): expected from here on",
+        );
         true
     }
 

@@ -87,24 +87,23 @@ impl Report {
             }
             Err(reason) => {
                 self.failed += 1;
-                for line in reason.lines() {
-                    println!("# {line}");
-                }
+                note(&reason);
                 println!("not ok {number} {name}");
             }
         }
     }
 
     /// Runs tests on a function that is opened for them. If it cannot be, all of them fail.
-    fn run(&mut self, function: &Result<Function, Error>, access: Access, tests: &[NamedTest]) {
-        let prepared = match function {
-            Err(error) => Err(error.to_string()),
+    fn run(&mut self, function: &Result<Function, String>, access: Access, tests: &[NamedTest]) {
+        let device = match function {
+            Err(reason) => Err(reason.clone()),
             Ok(function) => Device::open(&function.address(), access).map_err(|e| e.to_string()),
         };
-        let fixture = prepared
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|device| guarded(|| Fixture::new(device))?.map_err(|e| e.to_string()));
+        let fixture = match &device {
+            Err(reason) => Err(reason.clone()),
+            Ok(device) => guarded(|| Fixture::new(device).map_err(|e| e.to_string()))
+                .and_then(|fixture| fixture),
+        };
         for (name, run) in tests {
             let result = match &fixture {
                 Ok(fixture) => guarded(|| run(fixture)),
@@ -113,6 +112,11 @@ impl Report {
             self.result(name, result);
         }
     }
+}
+
+/// Prints lines which are no results.
+pub(crate) fn note(text: &str) {
+    text.lines().for_each(|line| println!("# {line}"));
 }
 
 /// What `f` returns, or the message with which it panicked.
@@ -138,15 +142,25 @@ fn select(topics: &[&[Test]], prefix: &str, filter: &str) -> Vec<NamedTest> {
         .collect()
 }
 
-/// The first function that can be tested, bound to the driver.
-fn function() -> Result<Function, Error> {
+/// The first function that can be tested.
+fn find() -> Result<Option<Function>, Error> {
+    const CLASS_NVME: u64 = 0x01_0802;
     for function in sysfs::zpci_functions()? {
-        if function.bar_size(fixture::BAR)? != 0 {
-            function.bind(sysfs::DRIVER)?;
-            return Ok(function);
+        if function.number("class")? == CLASS_NVME && function.bar_size(fixture::BAR)? != 0 {
+            return Ok(Some(function));
         }
     }
-    Err(Error::NoRegion)
+    Ok(None)
+}
+
+/// The function to test, bound to the driver.
+fn function() -> Result<Function, String> {
+    let function = find().map_err(|error| error.to_string())?;
+    let function = function.ok_or("there is no NVMe controller with a memory buffer")?;
+    function
+        .bind(sysfs::DRIVER)
+        .map_err(|error| error.to_string())?;
+    Ok(function)
 }
 
 fn main() -> ExitCode {
@@ -164,10 +178,10 @@ fn main() -> ExitCode {
     // A panic in a test is reported with the test; of another thread nobody else tells.
     panic::set_hook(Box::new(|info| {
         if let Some(location) = info.location() {
-            println!("# {}:{}", location.file(), location.line());
+            note(&location.to_string());
         }
         if thread::current().name() != Some("main") {
-            println!("# {}", message(info.payload()));
+            note(message(info.payload()));
         }
     }));
     let function = function();

@@ -107,6 +107,31 @@ pub(crate) const TESTS: &[Test] = &[
         all_fault(f, &[pages.addr() + PAGE as u64])
     }),
     test(
+        "a load to a page that was given up (MADV_FREE) keeps it",
+        |f| {
+            // Nothing but the kernel's mark "dirty" tells that such a page is wanted again.
+            let pages = [Mapping::pages(1), Mapping::pages(1)];
+            for page in &pages {
+                page.write(0, &[OLD; PAGE]);
+                for advice in [Advice::LinuxCold, Advice::LinuxFree] {
+                    page.advise(advice)
+                        .map_err(|error| Skip(format!("{advice:?}: {error}")))?;
+                }
+            }
+            let [loaded, other] = &pages;
+            send_load(f, loaded);
+            for page in &pages {
+                page.advise(Advice::LinuxPageOut)
+                    .map_err(|error| Skip(format!("MADV_PAGEOUT: {error}")))?;
+            }
+            if other.read(0, PAGE) != [0; PAGE] {
+                return Err(Skip("the kernel does not drop such pages".to_owned()));
+            }
+            assert_eq!(loaded.read(64, 8), VALUE.to_be_bytes());
+            Ok(())
+        },
+    ),
+    test(
         "a store from a page that was never touched stores zeros",
         |f| {
             f.fill(TARGET, 16, OLD);
@@ -222,6 +247,17 @@ fn load_faults(f: &Fixture<'_>, page: &Mapping) -> Outcome {
 
 /// A load to byte 64 of the page puts the value there and leaves the rest.
 fn loads_to(f: &Fixture<'_>, page: &Mapping) -> Outcome {
+    send_load(f, page);
+    // After the load: reading the page before would change what is tested.
+    let bytes = page.read(0, PAGE);
+    assert_eq!(bytes[64..72], VALUE.to_be_bytes());
+    let rest = [&bytes[..64], &bytes[72..]].concat();
+    assert!(rest.iter().all(|&byte| byte == rest[0]), "{rest:02x?}");
+    Ok(())
+}
+
+/// Loads the value to byte 64 of the page.
+fn send_load(f: &Fixture<'_>, page: &Mapping) {
     let value = Mapping::value();
     value.write(0, &VALUE.to_be_bytes());
     let store = Request {
@@ -234,12 +270,6 @@ fn loads_to(f: &Fixture<'_>, page: &Mapping) -> Outcome {
         ..f.load()
     };
     assert_eq!(f.send(&load), Ok(()));
-    // After the load: reading the page before would change what is tested.
-    let bytes = page.read(0, PAGE);
-    assert_eq!(bytes[64..72], VALUE.to_be_bytes());
-    let rest = [&bytes[..64], &bytes[72..]].concat();
-    assert!(rest.iter().all(|&byte| byte == rest[0]), "{rest:02x?}");
-    Ok(())
 }
 
 /// A block and a value can be stored from the page.

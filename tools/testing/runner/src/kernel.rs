@@ -68,7 +68,14 @@ impl Flavour {
 }
 
 /// Packages of the toolchain whose versions make another kernel. (A new QEMU does not.)
-const COMPILERS: &[&str] = &["bindgen_", "clang-", "libllvm", "lld-", "rust-src_", "rustc_"];
+const COMPILERS: &[&str] = &[
+    "bindgen_",
+    "clang-",
+    "libllvm",
+    "lld-",
+    "rust-src_",
+    "rustc_",
+];
 
 pub struct Kernel {
     pub flavour: Flavour,
@@ -87,8 +94,8 @@ impl Kernel {
             .map(|name| tree.join("tools/testing/kernel").join(name))
             .collect();
         let wanted = options(&fragments)?;
-        let packages = fs::read_to_string("/.packages")
-            .context("reading the toolchain's package list")?;
+        let packages =
+            fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
         let compilers: Vec<_> = packages
             .lines()
             .filter(|package| COMPILERS.iter().any(|name| package.starts_with(name)))

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A VMM that is killed, or closes the device, whatever its threads are doing; and a module that
+//! cannot be unloaded meanwhile.
+
+use crate::{
+    child::LIMIT,
+    host::Host,
+    ktap::{test, Test},
+    vmm::Vmm,
+    THREADS,
+};
+use rustix::io::Errno;
+use std::{thread, time::Duration};
+
+/// How long a VMM may take to die. It closes the device and thereby resets the function.
+const DEATH: Duration = Duration::from_secs(2);
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for threads in THREADS {
+        tests.extend([
+            test(format!("unloading fails, {threads} threads"), move || {
+                let mut vmm = Vmm::start(threads);
+                let unload = Host::start(&["unload"], 3).done(LIMIT);
+                assert_eq!(
+                    unload.failed_with(&[Errno::WOULDBLOCK, Errno::BUSY]),
+                    3,
+                    "{unload:#}"
+                );
+                vmm.stop().all_ok("requests");
+                vmm.exit();
+                Ok(())
+            }),
+            test(format!("close, {threads} threads"), move || {
+                let mut vmm = Vmm::start(threads);
+                vmm.close();
+                let requests = vmm.stop();
+                assert!(requests.ok > 0, "{requests:#}");
+                assert_eq!(
+                    requests.failures(),
+                    requests.failed_with(&[Errno::BADF]),
+                    "{requests:#}"
+                );
+                // The process lives; the function is free all the same.
+                Host::start(&["unbind"], 1).done(DEATH).all_ok("unbind");
+                vmm.exit();
+                Ok(())
+            }),
+            test(format!("SIGKILL, {threads} threads"), move || {
+                let vmm = Vmm::start(threads);
+                thread::sleep(Duration::from_millis(200));
+                dies(vmm);
+                Ok(())
+            }),
+        ]);
+    }
+    tests.extend([
+        test("SIGKILL without requests", || {
+            dies(Vmm::start(0));
+            Ok(())
+        }),
+        test("SIGKILL during VFIO_DEVICE_RESET, 4 threads", || {
+            during("reset 1000000")
+        }),
+        test("SIGKILL during hot resets, 4 threads", || {
+            during("hot-reset 1000000")
+        }),
+        test("SIGKILL during writes of PCI_COMMAND, 4 threads", || {
+            during("toggle 1000000")
+        }),
+        test("SIGKILL during sysfs resets, 4 threads", || {
+            let vmm = Vmm::start(4);
+            let mut host = Host::start(&["reset"], 10);
+            thread::sleep(Duration::from_millis(100));
+            dies(vmm);
+            host.done(LIMIT).all_ok("sysfs reset");
+            Ok(())
+        }),
+    ]);
+    tests
+}
+
+fn during(command: &str) -> crate::Outcome {
+    let mut vmm = Vmm::start(4);
+    vmm.tell(command);
+    thread::sleep(Duration::from_millis(500));
+    dies(vmm);
+    Ok(())
+}
+
+/// Kills the VMM, and has another one use the function at once.
+#[track_caller]
+fn dies(vmm: Vmm) {
+    let time = vmm.kill(LIMIT);
+    println!("# it died within {time:?}");
+    assert!(time <= DEATH, "that is above {DEATH:?}");
+    let mut next = Vmm::start(1);
+    next.issue(20).all_ok("requests of the next VMM");
+    next.stop().all_ok("requests of the next VMM");
+    next.exit();
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many threads on one function: side by side in the lease, and never long outside of it.
+
+use crate::{
+    host,
+    ktap::{test, Test},
+    stats::{self, Dwell},
+    vmm::Vmm,
+};
+use std::{thread, time::Duration};
+
+/// How long a request may wait for others: on the kernel that users run, on one for tests.
+const LONGEST: Duration = Duration::from_millis(2);
+const LONGEST_DEBUG: Duration = Duration::from_millis(500);
+
+pub(crate) fn tests() -> Vec<Test> {
+    vec![
+        test("requests are issued side by side", || {
+            let dwell = Dwell::new(200)?;
+            let mut vmm = Vmm::start(4);
+            thread::sleep(Duration::from_secs(1));
+            vmm.stop().all_ok("requests");
+            vmm.exit();
+            let most = stats::get("most_inside");
+            drop(dwell);
+            println!("# at most {most} at the same time");
+            assert!(most >= 2, "two requests were never issued side by side");
+            Ok(())
+        }),
+        test("contention: all who wait for others are woken", || {
+            // So that there is something to wait for.
+            let dwell = Dwell::new(100)?;
+            let seen = contend();
+            drop(dwell);
+            assert!(seen.waits >= 20, "too few collisions");
+            // A tick passes with a wakeup under way when the machine stalls; else never.
+            assert!(seen.ticks < seen.waits / 2, "they are not woken");
+            Ok(())
+        }),
+        test("contention: nobody waits long", || {
+            // A new device, whose numbers are 0.
+            host::does(&["unbind"]);
+            host::prepare(true);
+            let seen = contend();
+            let limit = if stats::is_debug() {
+                LONGEST_DEBUG
+            } else {
+                LONGEST
+            };
+            assert!(seen.longest <= limit, "that is above {limit:?}");
+            Ok(())
+        }),
+    ]
+}
+
+/// What the driver counted.
+struct Seen {
+    waits: u64,
+    ticks: u64,
+    longest: Duration,
+}
+
+/// Sends requests by 16 threads, all of which must succeed.
+fn contend() -> Seen {
+    let before = (stats::get("waits"), stats::get("ticks"));
+    let mut vmm = Vmm::start(16);
+    thread::sleep(Duration::from_secs(2));
+    let requests = vmm.stop();
+    vmm.exit();
+    let seen = Seen {
+        waits: stats::get("waits") - before.0,
+        ticks: stats::get("ticks") - before.1,
+        longest: Duration::from_nanos(stats::get("longest_wait_ns")),
+    };
+    println!("# requests: {requests:#}");
+    println!(
+        "# waits: {}, ticks: {}, longest wait: {:?}",
+        seen.waits, seen.ticks, seen.longest
+    );
+    requests.all_ok("requests");
+    seen
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of what the host does to a function while a VMM uses its zPCI I/O region: power-off,
+//! unbind, removal, recovery, resets, errors; and of what a VMM does to itself.
+//!
+//! `lifecycle-test [--long] [FILTER]` runs the tests whose names contain FILTER, and prints KTAP.
+//! It wants the function below, an emulated NVMe controller with a memory buffer.
+//!
+//! Whatever may block, if the driver has a defect, is done by a child process: by a stand-in for
+//! a VMM ([`vmm`]), which opens the function, and by one for the administrator ([`host`]), which
+//! never does. The tests themselves only talk to children, wait for them with a limit, and go on.
+
+mod block;
+mod child;
+mod closing;
+mod contention;
+mod cycles;
+mod error_event;
+mod host;
+mod ktap;
+mod nvme;
+mod removal;
+mod reset;
+mod stats;
+mod tally;
+mod tasks;
+mod vmm;
+
+use ktap::{Skip, Test};
+use std::process::ExitCode;
+
+/// PCI address of the function, its function id, and its BAR that behaves like memory.
+const ADDRESS: &str = "0001:00:00.0";
+const FID: u32 = 0x10;
+const BAR: u8 = 2;
+
+/// A test passes when it returns `Ok`, and fails when it panics.
+type Outcome = Result<(), Skip>;
+
+/// How many threads with requests the VMM has.
+const THREADS: [usize; 3] = [1, 4, 16];
+
+/// The tests, in the order in which they run. The last ones look at what all of them left.
+fn tests(long: bool) -> Vec<Test> {
+    [
+        reset::tests(),
+        contention::tests(),
+        block::tests(),
+        closing::tests(),
+        error_event::tests(),
+        removal::tests(),
+        cycles::tests(long),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [vmm::ROLE, threads] => vmm::main(threads),
+        [host::ROLE, times, ref action @ ..] => host::main(times, action),
+        [] => ktap::run(tests(false), ""),
+        ["--long"] => ktap::run(tests(true), ""),
+        ["--long", filter] => ktap::run(tests(true), filter),
+        [filter] if !filter.starts_with('-') => ktap::run(tests(false), filter),
+        _ => {
+            eprintln!("Usage: lifecycle-test [--long] [FILTER]");
+            ExitCode::from(2)
+        }
+    }
+}

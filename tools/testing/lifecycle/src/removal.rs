@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host takes the function away while a VMM uses it: the VMM is asked to give it back, can do
+//! so in an orderly manner, and as soon as it has closed the device the host gets it.
+
+use crate::{
+    child::LIMIT,
+    host::{self, Host},
+    ktap::{test, Test},
+    stats::Dwell,
+    tally::Tally,
+    vmm::Vmm,
+    Outcome, THREADS,
+};
+use rustix::io::Errno;
+use std::time::{Duration, Instant};
+
+/// The ways to take it away.
+const WAYS: [&str; 4] = ["power-off", "unbind", "remove", "recover"];
+
+/// How long it may take until the VMM is asked, and from its last close until the host is done.
+const ASKED: Duration = Duration::from_secs(5);
+const TAKEN: Duration = Duration::from_secs(2);
+
+/// How many requests a guest needs to shut its device down.
+const SHUTDOWN: u32 = 20;
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for way in WAYS {
+        for threads in THREADS {
+            tests.push(test(
+                format!("{way}, orderly shutdown, {threads} threads"),
+                move || {
+                    report(way, &orderly(way, threads));
+                    Ok(())
+                },
+            ));
+        }
+        tests.extend([
+            test(
+                format!("{way}, VMM does not react and is killed"),
+                move || stubborn(way),
+            ),
+            test(format!("{way}, VMM closes with requests in flight"), {
+                move || hasty(way)
+            }),
+        ]);
+    }
+    tests.push(test("power-off while requests dwell in the lease", || {
+        let dwell = Dwell::new(300)?;
+        report("power-off", &orderly("power-off", 4));
+        drop(dwell);
+        Ok(())
+    }));
+    tests
+}
+
+/// What came of all requests, and how long the host took from the last close.
+pub(crate) type Removal = (Tally, Duration);
+
+fn report(way: &str, (requests, time): &Removal) {
+    println!("# requests: {requests:#}");
+    println!("# {way} took {time:?} from the last close");
+}
+
+/// The VMM learns that the host wants the function, has its guest shut it down, and closes it.
+#[track_caller]
+pub(crate) fn orderly(way: &str, threads: usize) -> Removal {
+    let mut vmm = Vmm::start(threads);
+    let mut host = Host::start(&[way], 1);
+    vmm.asked(ASKED);
+
+    // The threads still send requests, too.
+    vmm.issue(SHUTDOWN).all_ok("requests of the shutdown");
+    let requests = vmm.stop();
+    requests.all_ok("requests during removal");
+    assert!(host.is_busy(), "the host waits until the device is closed");
+
+    vmm.close();
+    let time = taken(way, &mut host);
+    vmm.exit();
+    (requests, time)
+}
+
+/// The VMM goes on as if nothing had happened; only a reset is not possible any more.
+fn stubborn(way: &str) -> Outcome {
+    let mut vmm = Vmm::start(4);
+    let mut host = Host::start(&[way], 1);
+    vmm.asked(ASKED);
+    // VFIO asks every 10 s again.
+    vmm.asked(ASKED + Duration::from_secs(10));
+    vmm.issue(SHUTDOWN).all_ok("requests during removal");
+    let resets = vmm.reset(3);
+    assert_eq!(resets.failed_with(&[Errno::AGAIN]), 3, "{resets:#}");
+    assert!(host.is_busy(), "the host waits until the device is closed");
+    vmm.kill(TAKEN);
+    taken(way, &mut host);
+    Ok(())
+}
+
+/// The VMM closes the device at once, under its threads.
+fn hasty(way: &str) -> Outcome {
+    let mut vmm = Vmm::start(4);
+    let mut host = Host::start(&[way], 1);
+    vmm.asked(ASKED);
+    vmm.close();
+    taken(way, &mut host);
+    let requests = vmm.stop();
+    assert_eq!(
+        requests.failures(),
+        requests.failed_with(&[Errno::BADF]),
+        "{requests:#}"
+    );
+    vmm.exit();
+    Ok(())
+}
+
+/// The VMM has closed the device: the host gets the function soon.
+#[track_caller]
+fn taken(way: &str, host: &mut Host) -> Duration {
+    let closed = Instant::now();
+    host.done(LIMIT).all_ok(way);
+    let time = closed.elapsed();
+    assert!(time <= TAKEN, "{way} took {time:?} from the last close");
+
+    // What the host wanted has happened.
+    let (here, driver) = (host::has_function(), host::has_driver());
+    match way {
+        "unbind" => assert!(here && !driver, "no driver"),
+        "recover" => assert!(here, "a function found again"),
+        _ => assert!(!here, "no function"),
+    }
+    time
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Resets, and changes of PCI_COMMAND, while threads send requests: these wait, and succeed.
+
+use crate::{
+    host::Host,
+    ktap::{test, Test},
+    stats::{self, Dwell},
+    tally::Tally,
+    vmm::Vmm,
+    Outcome, THREADS,
+};
+use rustix::io::Errno;
+use std::time::Duration;
+
+/// For some tens of resets by the host.
+const RESETS: Duration = Duration::from_secs(120);
+
+pub(crate) fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for threads in THREADS {
+        tests.extend([
+            test(format!("VFIO_DEVICE_RESET, {threads} threads"), move || {
+                vfio_resets(threads, 50)
+            }),
+            test(format!("sysfs reset, {threads} threads"), move || {
+                sysfs_resets(threads, 10)
+            }),
+            test(format!("hot reset, {threads} threads"), move || {
+                hot_resets(threads)
+            }),
+        ]);
+    }
+    tests.extend([
+        test("1500 VFIO_DEVICE_RESET, 4 threads", || vfio_resets(4, 1500)),
+        test("40 sysfs resets, 2 threads", || sysfs_resets(2, 40)),
+        test("resets while requests dwell in the lease", || {
+            let dwell = Dwell::new(300)?;
+            let mut vmm = Vmm::start(4);
+            let mut host = Host::start(&["reset"], 20);
+            vmm.reset(100).all_ok("VFIO_DEVICE_RESET");
+            host.done(RESETS).all_ok("sysfs reset");
+            finish(vmm);
+            assert!(stats::get("most_inside") >= 2, "requests were side by side");
+            drop(dwell);
+            Ok(())
+        }),
+        test("VFIO and sysfs resets at the same time, 4 threads", || {
+            let mut vmm = Vmm::start(4);
+            let mut host = Host::start(&["reset"], 20);
+            // The one that comes second may be refused, by VFIO_DEVICE_RESET.
+            let resets = vmm.reset(100);
+            assert_eq!(
+                resets.failures(),
+                resets.failed_with(&[Errno::AGAIN, Errno::IO]),
+                "{resets:#}"
+            );
+            assert!(resets.ok > 0, "{resets:#}");
+            host.done(RESETS).all_ok("sysfs reset");
+            finish(vmm);
+            Ok(())
+        }),
+        test("PCI_COMMAND switches memory off and on, 4 threads", || {
+            toggling(4, 0)
+        }),
+        test(
+            "PCI_COMMAND switches memory off and on, sysfs resets, 4 threads",
+            || toggling(4, 20),
+        ),
+    ]);
+    tests
+}
+
+/// None of the requests failed.
+#[track_caller]
+fn finish(mut vmm: Vmm) {
+    vmm.issue(20).all_ok("requests after the resets");
+    report(&vmm.stop()).all_ok("requests during the resets");
+    vmm.exit();
+}
+
+fn report(requests: &Tally) -> &Tally {
+    println!("# requests: {requests:#}");
+    requests
+}
+
+fn vfio_resets(threads: usize, count: u32) -> Outcome {
+    let mut vmm = Vmm::start(threads);
+    vmm.reset(count).all_ok("VFIO_DEVICE_RESET");
+    finish(vmm);
+    Ok(())
+}
+
+fn sysfs_resets(threads: usize, count: u32) -> Outcome {
+    let vmm = Vmm::start(threads);
+    let mut host = Host::start(&["reset"], count);
+    host.done(RESETS).all_ok("sysfs reset");
+    finish(vmm);
+    Ok(())
+}
+
+/// A hot reset does not wait for requests: it may be refused, until there are none any more.
+fn hot_resets(threads: usize) -> Outcome {
+    let mut vmm = Vmm::start(threads);
+    let resets = vmm.hot_reset(50);
+    println!("# hot resets: {resets:#}");
+    assert_eq!(
+        resets.failures(),
+        resets.failed_with(&[Errno::BUSY]),
+        "{resets:#}"
+    );
+    report(&vmm.stop()).all_ok("requests during hot resets");
+    vmm.hot_reset(10).all_ok("hot resets without requests");
+    vmm.issue(20).all_ok("requests after hot resets");
+    vmm.exit();
+    Ok(())
+}
+
+/// Requests fail while the memory space is off, and only then and only so.
+fn toggling(threads: usize, resets: u32) -> Outcome {
+    let mut vmm = Vmm::start(threads);
+    let mut host = Host::start(&["reset"], resets);
+    vmm.toggle_memory(500).all_ok("writes to PCI_COMMAND");
+    let resets_done = host.done(RESETS);
+    assert_eq!(resets_done.failures(), 0, "{resets_done:#}");
+    vmm.issue(20).all_ok("requests with memory on");
+    let requests = vmm.stop();
+    report(&requests);
+    assert_eq!(
+        requests.failures(),
+        requests.failed_with(&[Errno::IO]),
+        "{requests:#}"
+    );
+    assert!(requests.ok > 0, "{requests:#}");
+    vmm.exit();
+    Ok(())
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The numbers which the driver has in debugfs.
+
+use crate::{Skip, FID};
+use std::{fs, path::PathBuf};
+
+/// Where they are while the function is bound to the driver.
+pub(crate) fn directory() -> PathBuf {
+    format!("/sys/kernel/debug/zpci-vfio-pci-{FID:08x}").into()
+}
+
+/// Reads a number.
+#[track_caller]
+pub(crate) fn get(name: &str) -> u64 {
+    let path = directory().join(name);
+    let number = fs::read_to_string(&path).map(|text| text.trim().parse());
+    match number {
+        Ok(Ok(number)) => number,
+        other => panic!("{}: {other:?}", path.display()),
+    }
+}
+
+#[track_caller]
+fn set(name: &str, value: u64) {
+    let path = directory().join(name);
+    if let Err(error) = fs::write(&path, value.to_string()) {
+        panic!("{}: {error}", path.display());
+    }
+}
+
+/// Whether the driver has been built for tests, and thus the kernel, too.
+pub(crate) fn is_debug() -> bool {
+    directory().join("dwell_us").exists()
+}
+
+/// Has requests dwell where they have the lease and have not issued their instruction yet, until
+/// it is dropped.
+pub(crate) struct Dwell(());
+
+impl Dwell {
+    pub fn new(microseconds: u64) -> Result<Self, Skip> {
+        if !is_debug() {
+            return Err(Skip("the driver is not built for tests".to_owned()));
+        }
+        set("dwell_us", microseconds);
+        set("most_inside", 0);
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Dwell {
+    fn drop(&mut self) {
+        // With the driver's device it is gone.
+        if is_debug() {
+            set("dwell_us", 0);
+        }
+    }
+}

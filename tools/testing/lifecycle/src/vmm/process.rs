@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The stand-in for a VMM: a process that reads commands and answers each with its name and what
+//! came of it. `asked` and `error` come unasked, when VFIO signals the eventfds for them.
+
+use crate::{
+    nvme,
+    tally::{self, Tally},
+    ADDRESS, BAR,
+};
+use rustix::{
+    event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec},
+    io::{dup3, read, DupFlags, Errno},
+    ioctl::{ioctl, opcode, Opcode, Setter, Updater},
+    mm::{mmap_anonymous, userfaultfd, MapFlags, ProtFlags, UserfaultfdFlags},
+};
+use std::{
+    fs::File,
+    io,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+    process::ExitCode,
+    ptr,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use vfio_zpci_io::{abi, Access, Device, Error, Irq, RequestError, ZpciIo};
+
+pub(crate) fn main(threads: &str) -> ExitCode {
+    let result = threads
+        .parse()
+        .map_err(|_| "how many threads?".into())
+        .and_then(|threads| serve(threads));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("# vmm: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The device is open for as long as the process lives.
+type Region = ZpciIo<'static>;
+
+/// Opens the function and does what it is told until it is told to exit.
+fn serve(threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let device: &'static Device =
+        Box::leak(Box::new(Device::open(&ADDRESS.parse()?, Access::Iommufd)?));
+    device.enable_memory(true)?;
+    announce(device, Irq::Request, "asked")?;
+    announce(device, Irq::Error, "error")?;
+    let region: &'static Region = Box::leak(Box::new(device.zpci_io()?));
+    let mut workers = Workers::start(region, threads);
+    println!("ready");
+
+    for line in io::stdin().lines() {
+        let line = line?;
+        let (command, count) = line.split_once(' ').unwrap_or((&line, "1"));
+        let count = count.parse()?;
+        let repeat = |call: &dyn Fn() -> Result<(), i32>| {
+            let mut tally = Tally::default();
+            for _ in 0..count {
+                // It is counted.
+                let _ = tally.call(call);
+            }
+            tally
+        };
+        let tally = match command {
+            "issue" => repeat(&|| request(region, 0, 0)),
+            "reset" => repeat(&|| device.reset().map_err(errno)),
+            "hot-reset" => repeat(&|| hot_reset(device)),
+            "toggle" => repeat(&|| {
+                device.enable_memory(false).map_err(errno)?;
+                thread::yield_now();
+                device.enable_memory(true).map_err(errno)
+            }),
+            "block" => repeat(&|| block(region).map_err(errno_of)),
+            "stray-dma" => repeat(&|| nvme::stray_dma(device, region)),
+            "no-dma" => repeat(&|| nvme::disable(region)),
+            "close" => repeat(&|| close(device).map_err(errno_of)),
+            "stop" => workers.stop(),
+            "exit" => break,
+            _ => return Err(format!("'{line}'?").into()),
+        };
+        println!("{command} {tally}");
+    }
+    // Not a return: there may be threads that never end by themselves.
+    std::process::exit(0)
+}
+
+/// Prints `what` whenever VFIO signals `irq`.
+fn announce(device: &Device, irq: Irq, what: &'static str) -> Result<(), Error> {
+    let event = eventfd(0, EventfdFlags::CLOEXEC).map_err(|source| Error::Call {
+        call: "eventfd",
+        source: source.into(),
+    })?;
+    device.set_eventfd(irq, Some(event.as_fd()))?;
+    thread::spawn(move || {
+        while read(&event, &mut [0; 8]).is_ok() {
+            println!("{what}");
+        }
+    });
+    Ok(())
+}
+
+/// The threads that send requests all the time.
+struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Tally>>,
+}
+
+impl Workers {
+    /// Starts them, and waits until each has sent its first request.
+    fn start(region: &'static Region, threads: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let started = Arc::new(AtomicUsize::new(0));
+        let work = |number| {
+            let (stop, started) = (stop.clone(), started.clone());
+            thread::spawn(move || {
+                let mut tally = Tally::default();
+                for round in 0.. {
+                    let result = tally.call(|| request(region, number, round));
+                    if round == 0 {
+                        started.fetch_add(1, Ordering::Relaxed);
+                    }
+                    // The file has been closed.
+                    let over = result == Err(Errno::BADF.raw_os_error());
+                    if over || stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                tally
+            })
+        };
+        let threads = (1..=threads).map(work).collect::<Vec<_>>();
+        while started.load(Ordering::Relaxed) < threads.len() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Self { stop, threads }
+    }
+
+    fn stop(&mut self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Tally::default();
+        for thread in self.threads.drain(..) {
+            all += &thread.join().expect("a thread with requests");
+        }
+        all
+    }
+}
+
+/// One request: a block, a load and a store by turns, each thread at its own place.
+fn request(region: &Region, thread: usize, round: u32) -> Result<(), i32> {
+    #[repr(align(64))]
+    struct Block([u8; 64]);
+    let at = 0x1000 * (1 + thread as u64);
+    let result = match round % 3 {
+        0 => region.store_block(BAR, at, &Block([0x5a; 64]).0),
+        1 => region.load(BAR, at, 8).map(drop),
+        _ => region.store(BAR, at, 8, round.into()),
+    };
+    result.map_err(|error| error.errno().unwrap_or(0))
+}
+
+/// Has VFIO reset all functions of the slot, of which ours is the only one.
+fn hot_reset(device: &Device) -> Result<(), i32> {
+    /// `VFIO_DEVICE_PCI_HOT_RESET`, with `struct vfio_pci_hot_reset { argsz, flags, count }`. A
+    /// device opened by its character device names no groups.
+    const HOT_RESET: Opcode = opcode::none(b';', 113);
+    // SAFETY: It reads the three integers.
+    unsafe { ioctl(device, Setter::<HOT_RESET, _>::new([12_u32, 0, 0])) }.map_err(errno_of)
+}
+
+/// Closes the device under the threads that use it: from now on their writes go to a file that
+/// cannot be written. (Not by close(): the number could be given to another file.)
+fn close(device: &Device) -> Result<(), Errno> {
+    let unwritable = File::open("/dev/null").map_err(|_| Errno::NOENT)?;
+    // SAFETY: It is open; it is not closed twice, as it is never dropped.
+    let mut fd = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(device.as_fd().as_raw_fd()) });
+    dup3(&unwritable, &mut fd, DupFlags::CLOEXEC)
+}
+
+/// Starts a thread whose request waits for a page that nobody provides, and waits until it does.
+fn block(region: &'static Region) -> Result<(), Errno> {
+    /// `struct uffdio_api { api, features, ioctls }` and `UFFDIO_API`.
+    const API: Opcode = opcode::read_write::<[u64; 3]>(0xaa, 0x3f);
+    const API_VERSION: u64 = 0xaa;
+    /// `struct uffdio_register { start, len, mode, ioctls }` and `UFFDIO_REGISTER`.
+    const REGISTER: Opcode = opcode::read_write::<[u64; 4]>(0xaa, 0x00);
+    const MISSING: u64 = 1;
+    const LEN: usize = 4096;
+    const LIMIT: Timespec = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+
+    // SAFETY: A new mapping, where the kernel likes; it stays until the process ends.
+    let page = unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            LEN,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    }?;
+    let page = page.expose_provenance() as u64;
+    // SAFETY: Only the page above is registered, and nobody else uses it.
+    let uffd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }?;
+    let mut api = [API_VERSION, 0, 0];
+    let mut register = [page, LEN as u64, MISSING, 0];
+    // SAFETY: The arrays are the structures of the kernel's header.
+    unsafe {
+        ioctl(&uffd, Updater::<API, _>::new(&mut api))?;
+        ioctl(&uffd, Updater::<REGISTER, _>::new(&mut register))?;
+    }
+    thread::spawn(move || {
+        let block = abi::Request {
+            flags: abi::BLOCKW,
+            gaddr: page,
+            offset: 0,
+            len: 64,
+            pcias: BAR,
+            ..abi::Request::default()
+        };
+        // SAFETY: The request only reads memory.
+        let result: Result<(), RequestError> = unsafe { region.request(&block) };
+        println!("unblocked {result:?}");
+    });
+    match poll(&mut [PollFd::new(&uffd, PollFlags::IN)], Some(&LIMIT))? {
+        0 => Err(Errno::TIMEDOUT),
+        _ => {
+            // It stays as it is: closing it would let the request go on.
+            std::mem::forget(uffd);
+            Ok(())
+        }
+    }
+}
+
+fn errno(error: Error) -> i32 {
+    match error {
+        Error::Call { source, .. } => tally::errno(&source),
+        _ => 0,
+    }
+}
+
+fn errno_of(error: Errno) -> i32 {
+    error.raw_os_error()
+}
