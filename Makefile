@@ -47,6 +47,9 @@ test-mutants: ## put defects into the driver, one by one: each must be found (M=
 model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
 
+qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390x host
+	@tools/qemu/build
+
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
@@ -75,5 +78,5 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test test-mutants model-check vm shell vm-paths \
+.PHONY: modules modules_install clean doctor run test test-mutants model-check qemu vm shell vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help
