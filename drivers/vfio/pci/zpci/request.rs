@@ -240,7 +240,7 @@ impl Request {
         if !matches!(self.len, 1 | 2 | 4 | 8) {
             return Err(Invalid::Length);
         }
-        if self.address % DOUBLEWORD != 0 {
+        if !self.address.is_multiple_of(DOUBLEWORD) {
             return Err(Invalid::Address);
         }
         if self.offset % DOUBLEWORD + u64::from(self.len) > DOUBLEWORD {

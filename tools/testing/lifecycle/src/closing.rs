@@ -18,9 +18,9 @@ const DEATH: Duration = Duration::from_secs(2);
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
-    for threads in THREADS {
+    for (threads, text) in THREADS {
         tests.extend([
-            test(format!("unloading fails, {threads} threads"), move || {
+            test(format!("unloading fails, {text}"), move || {
                 let mut vmm = Vmm::start(threads);
                 let unload = Host::start(&["unload"], 3).done(LIMIT);
                 assert_eq!(
@@ -32,7 +32,7 @@ pub(crate) fn tests() -> Vec<Test> {
                 vmm.exit();
                 Ok(())
             }),
-            test(format!("close, {threads} threads"), move || {
+            test(format!("close, {text}"), move || {
                 let mut vmm = Vmm::start(threads);
                 vmm.close();
                 let requests = vmm.stop();
@@ -47,7 +47,7 @@ pub(crate) fn tests() -> Vec<Test> {
                 vmm.exit();
                 Ok(())
             }),
-            test(format!("SIGKILL, {threads} threads"), move || {
+            test(format!("SIGKILL, {text}"), move || {
                 let vmm = Vmm::start(threads);
                 thread::sleep(Duration::from_millis(200));
                 dies(vmm);

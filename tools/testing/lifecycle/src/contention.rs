@@ -5,7 +5,7 @@
 use crate::{
     host,
     ktap::{test, Test},
-    stats::{self, Dwell},
+    stats::{self, Dwell, Waits},
     vmm::Vmm,
 };
 use std::{thread, time::Duration};
@@ -33,7 +33,7 @@ pub(crate) fn tests() -> Vec<Test> {
             let dwell = Dwell::new(100)?;
             let seen = contend();
             drop(dwell);
-            assert!(seen.waits >= 20, "too few collisions");
+            assert!(seen.waits >= 20, "too few of them");
             // A tick passes with a wakeup under way when the machine stalls; else never.
             assert!(seen.ticks < seen.waits / 2, "they are not woken");
             Ok(())
@@ -54,30 +54,16 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
-/// What the driver counted.
-struct Seen {
-    waits: u64,
-    ticks: u64,
-    longest: Duration,
-}
-
 /// Sends requests by 16 threads, all of which must succeed.
-fn contend() -> Seen {
-    let before = (stats::get("waits"), stats::get("ticks"));
+fn contend() -> Waits {
+    let before = Waits::until_now();
     let mut vmm = Vmm::start(16);
     thread::sleep(Duration::from_secs(2));
     let requests = vmm.stop();
     vmm.exit();
-    let seen = Seen {
-        waits: stats::get("waits") - before.0,
-        ticks: stats::get("ticks") - before.1,
-        longest: Duration::from_nanos(stats::get("longest_wait_ns")),
-    };
     println!("# requests: {requests:#}");
-    println!(
-        "# waits: {}, ticks: {}, longest wait: {:?}",
-        seen.waits, seen.ticks, seen.longest
-    );
+    let waits = Waits::until_now().since(&before);
+    println!("# {waits}");
     requests.all_ok("requests");
-    seen
+    waits
 }

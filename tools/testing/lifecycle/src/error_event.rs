@@ -3,46 +3,69 @@
 //! The function does what it must not, and the machine puts it in error.
 
 use crate::{
+    child::LIMIT,
+    host::{self, Host},
     ktap::{test, Test},
     tally::Tally,
     vmm::Vmm,
+    Outcome,
 };
 use rustix::io::Errno;
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 /// How long the machine may take to report an error.
 const REPORT: Duration = Duration::from_secs(5);
 
 pub(crate) fn tests() -> Vec<Test> {
-    [0, 4]
-        .map(|threads| {
-            test(
-                format!("error, VFIO_DEVICE_RESET, requests again, {threads} threads"),
-                move || {
-                    let mut vmm = Vmm::start(threads);
-                    for _ in 0..3 {
-                        vmm.stray_dma();
-                        vmm.error(REPORT);
-                        only_refused(&vmm.issue(20), 20);
+    vec![
+        test("error, then VFIO_DEVICE_RESET, 0 threads", || {
+            mended_by_reset(0)
+        }),
+        test("error, then VFIO_DEVICE_RESET, 4 threads", || {
+            mended_by_reset(4)
+        }),
+        test("error while unbind waits for the VMM", || {
+            let mut vmm = Vmm::start(4);
+            let mut host = Host::start(&["unbind"], 1);
+            vmm.asked(LIMIT);
+            // Nobody can report it: who wants to waits for the unbind.
+            vmm.stray_dma();
+            thread::sleep(Duration::from_millis(500));
+            refused(&vmm.issue(20), 20);
+            let requests = vmm.stop();
+            refused(&requests, requests.failures());
+            vmm.close();
+            host.done(LIMIT).all_ok("unbind");
+            vmm.exit();
+            // It is still in error.
+            host::does(&["power-off"]);
+            Ok(())
+        }),
+    ]
+}
 
-                        vmm.reset(1).all_ok("VFIO_DEVICE_RESET");
-                        vmm.issue(20).all_ok("requests after the reset");
-                        vmm.no_dma();
-                    }
-                    let requests = vmm.stop();
-                    println!("# requests: {requests:#}");
-                    only_refused(&requests, requests.failures());
-                    vmm.exit();
-                    Ok(())
-                },
-            )
-        })
-        .into()
+/// The VMM is told, resets the function, and goes on.
+fn mended_by_reset(threads: usize) -> Outcome {
+    let mut vmm = Vmm::start(threads);
+    for _ in 0..3 {
+        vmm.stray_dma();
+        vmm.error(REPORT);
+        refused(&vmm.issue(20), 20);
+
+        vmm.reset(1).all_ok("VFIO_DEVICE_RESET");
+        vmm.issue(20).all_ok("requests after the reset");
+        vmm.no_dma();
+    }
+    let requests = vmm.stop();
+    println!("# requests: {requests:#}");
+    refused(&requests, requests.failures());
+    vmm.exit();
+    Ok(())
 }
 
 /// This many requests failed, and all because the function refused them.
 #[track_caller]
-fn only_refused(requests: &Tally, count: u64) {
+fn refused(requests: &Tally, count: u64) {
     assert_eq!(requests.failures(), count, "{requests:#}");
     assert_eq!(
         requests.failed_with(&[Errno::REMOTEIO]),

@@ -37,8 +37,8 @@ const BAR: u8 = 2;
 /// A test passes when it returns `Ok`, and fails when it panics.
 type Outcome = Result<(), Skip>;
 
-/// How many threads with requests the VMM has.
-const THREADS: [usize; 3] = [1, 4, 16];
+/// How many threads with requests the VMM has, and how to say that.
+const THREADS: [(usize, &str); 3] = [(1, "1 thread"), (4, "4 threads"), (16, "16 threads")];
 
 /// The tests, in the order in which they run. The last ones look at what all of them left.
 fn tests(long: bool) -> Vec<Test> {

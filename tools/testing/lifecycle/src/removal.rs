@@ -28,9 +28,9 @@ const SHUTDOWN: u32 = 20;
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
     for way in WAYS {
-        for threads in THREADS {
+        for (threads, text) in THREADS {
             tests.push(test(
-                format!("{way}, orderly shutdown, {threads} threads"),
+                format!("{way}, orderly shutdown, {text}"),
                 move || {
                     report(way, &orderly(way, threads));
                     Ok(())

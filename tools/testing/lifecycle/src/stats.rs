@@ -3,7 +3,7 @@
 //! The numbers which the driver has in debugfs.
 
 use crate::{Skip, FID};
-use std::{fs, path::PathBuf};
+use std::{fmt, fs, path::PathBuf, time::Duration};
 
 /// Where they are while the function is bound to the driver.
 pub(crate) fn directory() -> PathBuf {
@@ -26,6 +26,48 @@ fn set(name: &str, value: u64) {
     let path = directory().join(name);
     if let Err(error) = fs::write(&path, value.to_string()) {
         panic!("{}: {error}", path.display());
+    }
+}
+
+/// How requests had to wait for others.
+pub(crate) struct Waits {
+    pub waits: u64,
+    pub ticks: u64,
+    pub longest: Duration,
+}
+
+impl Waits {
+    /// Since the function was bound to the driver.
+    #[track_caller]
+    pub fn until_now() -> Self {
+        Self {
+            waits: get("waits"),
+            ticks: get("ticks"),
+            longest: Duration::from_nanos(get("longest_wait_ns")),
+        }
+    }
+
+    /// Since a moment between; the longest is still that of all.
+    pub fn since(self, before: &Self) -> Self {
+        Self {
+            waits: self.waits - before.waits,
+            ticks: self.ticks - before.ticks,
+            longest: self.longest,
+        }
+    }
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            waits,
+            ticks,
+            longest,
+        } = self;
+        write!(
+            f,
+            "waits: {waits}, ticks: {ticks}, the longest ever {longest:?}"
+        )
     }
 }
 

@@ -82,7 +82,7 @@ pub struct Kernel {
     pub build: PathBuf,
     /// Names this build: what is made with the kernel depends on it.
     pub key: String,
-    source: PathBuf,
+    pub source: PathBuf,
 }
 
 impl Kernel {

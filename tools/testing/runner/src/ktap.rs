@@ -83,6 +83,22 @@ impl Test {
         }
     }
 
+    /// The same test, named as one of `program`.
+    pub fn within(self, program: &str) -> Self {
+        Self {
+            name: format!("{program}: {}", self.name),
+            ..self
+        }
+    }
+
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         match &self.verdict {

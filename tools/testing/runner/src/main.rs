@@ -4,6 +4,7 @@
 //! demonstration or the tests in it. Results go to standard output, all else to standard error.
 
 mod cache;
+mod conformance;
 mod cpio;
 mod error;
 mod guest;
@@ -55,6 +56,9 @@ Environment: FLAVOUR=release|debug  RUN='command'  FILES='files to copy to /'  S
 
 /// The driver at work.
 const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
+
+/// How many seconds the machine may take.
+const TIMEOUT: &str = "600";
 
 /// The machine did not get to the end of the command.
 const NO_RESULT: u8 = 125;
@@ -121,7 +125,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
 fn demo(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::get(&cache, Flavour::Release, tree)?;
-    let machine = Machine::from_env(Flavour::Release)?;
+    let machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
     let code = run(&cache, &guest, &machine, DEMO)?;
     println!(
         "{}",
@@ -140,7 +144,7 @@ fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
     let command = env::var("RUN")
         .map_err(|_| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
     let cache = Cache::open()?;
-    let machine = Machine::from_env(flavour)?;
+    let machine = Machine::from_env(flavour, TIMEOUT)?;
     let guest = Guest::get(&cache, flavour, tree)?;
     run(&cache, &guest, &machine, &command)
 }
@@ -171,7 +175,7 @@ fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result
 fn shell(tree: &Path, flavour: Flavour) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::get(&cache, flavour, tree)?;
-    let status = vm::shell(&cache, &guest, &Machine::from_env(flavour)?)?;
+    let status = vm::shell(&cache, &guest, &Machine::from_env(flavour, TIMEOUT)?)?;
     Ok(u8::from(!status.success()))
 }
 

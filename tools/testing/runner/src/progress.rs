@@ -18,6 +18,9 @@ use crate::error::{Context, Error, Result};
 /// How often a line appears where lines cannot be rewritten.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
+/// Goes back to the begin of the line and clears it.
+const CLEAR: &str = "\r\x1b[K";
+
 fn elapsed() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_secs()
@@ -25,11 +28,7 @@ fn elapsed() -> u64 {
 
 /// One line that stays.
 pub fn say(text: &str) {
-    let clear = if stderr().is_terminal() {
-        "\r\x1b[K"
-    } else {
-        ""
-    };
+    let clear = if stderr().is_terminal() { CLEAR } else { "" };
     eprintln!("{clear}[{:3} s] {text}", elapsed());
 }
 
@@ -38,18 +37,49 @@ pub fn start() {
     elapsed();
 }
 
-struct Line {
-    last: Instant,
+/// What is done within this time needs no words.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// The progress of one step.
+pub struct Line {
+    what: String,
+    start: Instant,
+    last: Option<Instant>,
 }
 
 impl Line {
-    fn update(&mut self, text: &str) {
+    pub fn new(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            start: Instant::now(),
+            last: None,
+        }
+    }
+
+    /// Call it often; it chooses when to show something.
+    pub fn update(&mut self, detail: &str) {
+        let due = match self.last {
+            None => self.start.elapsed() >= AT_ONCE,
+            Some(last) => stderr().is_terminal() || last.elapsed() >= LINE_EVERY,
+        };
+        if !due {
+            return;
+        }
+        self.last = Some(Instant::now());
         if stderr().is_terminal() {
-            eprint!("\r\x1b[K[{:3} s] {text}", elapsed());
+            eprint!("{CLEAR}[{:3} s] {}: {detail}", elapsed(), self.what);
             let _ = stderr().flush();
-        } else if self.last.elapsed() >= LINE_EVERY {
-            say(text);
-            self.last = Instant::now();
+        } else {
+            say(&format!("{}: {detail}", self.what));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // A line that was rewritten becomes one that stays.
+        if self.last.is_some() && stderr().is_terminal() {
+            say(&self.what);
         }
     }
 }
@@ -88,8 +118,7 @@ pub fn try_run(
     let step = || format!("{what} (log: {})", log.display());
     let output = File::create(log).context(step())?;
     let errors = output.try_clone().context(step())?;
-    let start = Instant::now();
-    let mut line = None;
+    let mut line = Line::new(what);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(output)
@@ -109,20 +138,8 @@ pub fn try_run(
         reader.read_to_end(&mut text).context(step())?;
         let lines = text.split(|&byte| byte == b'\n');
         let actions = lines.filter(|line| line.starts_with(b"  ")).count();
-        // What is done at once needs no words.
-        if start.elapsed() >= Duration::from_secs(1) {
-            let line = line.get_or_insert_with(|| {
-                say(what);
-                Line {
-                    last: Instant::now(),
-                }
-            });
-            line.update(&format!("{what}: {}", detail(actions)));
-        }
+        line.update(&detail(actions));
     };
-    if stderr().is_terminal() {
-        eprint!("\r\x1b[K");
-    }
     Ok(status)
 }
 

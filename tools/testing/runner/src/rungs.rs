@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     cache::{self, Cache},
+    conformance,
     error::{Context, Error, Result},
     guest::Guest,
     kernel::Flavour,
@@ -47,7 +48,12 @@ enum Results {
     Output,
     /// What the kernel says while the command runs.
     KernelLog,
+    /// What the kernel's VFIO tests print with two drivers.
+    Comparison,
 }
+
+/// How many seconds a machine may take, the slowest one under emulation on a busy processor.
+const TIMEOUT: &str = "1800";
 
 const RUNGS: &[Rung] = &[
     Rung {
@@ -71,6 +77,22 @@ const RUNGS: &[Rung] = &[
         kind: Kind::Boot {
             flavour: Flavour::Debug,
             command: "modprobe zpci-vfio-pci && region-test",
+            results: Results::Output,
+        },
+    },
+    Rung {
+        name: "conformance",
+        kind: Kind::Boot {
+            flavour: Flavour::Release,
+            command: conformance::COMMAND,
+            results: Results::Comparison,
+        },
+    },
+    Rung {
+        name: "lifecycle",
+        kind: Kind::Boot {
+            flavour: Flavour::Debug,
+            command: "modprobe zpci-vfio-pci && lifecycle-test",
             results: Results::Output,
         },
     },
@@ -201,27 +223,66 @@ impl Rung {
                 results,
             } => {
                 let guest = Guest::get(cache, *flavour, tree)?;
-                let machine = Machine::from_env(*flavour)?;
+                let mut machine = Machine::from_env(*flavour, TIMEOUT)?;
                 let command = match (results, filter) {
                     (Results::Output, Some(filter)) => format!("{command} '{filter}'"),
                     _ => command.to_string(),
                 };
-                let mut output = Vec::new();
+                if let Results::Comparison = results {
+                    machine
+                        .files
+                        .extend(conformance::programs(cache, &guest.kernel)?);
+                }
+                let mut output = Collector::new(self.name);
                 let outcome = vm::run(cache, &guest, &machine, &command, true, &mut output)?;
+                let output = output.data;
                 for (path, data) in [
                     (keep("out"), output.as_slice()),
                     (keep("console"), outcome.console.as_bytes()),
                 ] {
                     fs::write(&path, data).context(format!("writing {}", path.display()))?;
                 }
+                let output = String::from_utf8_lossy(&output);
                 let mut tests = match results {
-                    Results::Output => ktap::parse(&String::from_utf8_lossy(&output)),
+                    Results::Output => ktap::parse(&output),
                     Results::KernelLog => ktap::parse(&outcome.since_command),
+                    Results::Comparison => conformance::compare(&output),
                 };
                 tests.extend(checks(&outcome, *flavour));
                 Ok(tests)
             }
         }
+    }
+}
+
+/// Keeps the output of a test program, and shows how far it is.
+struct Collector {
+    data: Vec<u8>,
+    line: progress::Line,
+}
+
+impl Collector {
+    fn new(name: &str) -> Self {
+        Self {
+            data: Vec::new(),
+            line: progress::Line::new(format!("tests: {name}")),
+        }
+    }
+}
+
+impl Write for Collector {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.data.extend_from_slice(data);
+        let lines = self.data.split(|&byte| byte == b'\n');
+        let done = lines
+            .filter(|line| line.trim_ascii().starts_with(b"ok "))
+            .count();
+        self.line.update(&format!("{done} passed"));
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

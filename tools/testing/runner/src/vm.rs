@@ -53,14 +53,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT describe.
-    pub fn from_env(flavour: Flavour) -> Result<Self> {
+    /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT (in seconds) describe.
+    pub fn from_env(flavour: Flavour, timeout: &str) -> Result<Self> {
         let var = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let memory = match flavour {
             Flavour::Release => "1G",
             Flavour::Debug => "2G",
         };
-        let timeout = var("TIMEOUT").unwrap_or_else(|| "600".into());
+        let timeout = var("TIMEOUT").unwrap_or_else(|| timeout.into());
         let timeout = timeout.parse().map_err(|_| {
             Error::new(
                 "TIMEOUT",

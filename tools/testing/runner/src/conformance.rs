@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's own VFIO tests, unmodified, on the generic driver and on ours: what a VMM knows
+//! from vfio-pci must be the same. Tests that fail with both show the limits of test and emulation.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use crate::{
+    cache::{self, Cache},
+    error::{Context, Result},
+    kernel::Kernel,
+    ktap::{self, Test, Verdict},
+    progress,
+};
+
+/// s390x libraries and headers in the toolchain root.
+const SYSROOT: &str = "/usr/lib/zpci/s390x/usr";
+
+/// Runs all programs with each driver. Every program's output follows a line that names both.
+pub const COMMAND: &str = r#"
+modprobe -a vfio-pci zpci-vfio-pci || exit
+device=0001:00:00.0
+cd /sys/bus/pci/devices/$device
+for driver in vfio-pci zpci_vfio_pci; do
+	echo "$driver" >driver_override
+	[ -e driver ] && echo "$device" >driver/unbind
+	echo "$device" >/sys/bus/pci/drivers_probe
+	[ "$(basename "$(readlink driver)")" = "$driver" ] || exit
+	for program in /vfio_*_test; do
+		echo "=== $driver ${program##*/}"
+		$program "$device" 2>&1
+	done
+done
+"#;
+
+/// Builds the programs from the kernel's source.
+pub fn programs(cache: &Cache, kernel: &Kernel) -> Result<Vec<PathBuf>> {
+    let item = format!("selftests-{}", kernel.key);
+    let dir = cache.path(&item);
+    let out = dir.join("out");
+    let stamp = dir.join(".made");
+    let _lock = cache.lock(&item)?;
+    if !cache::is_made(&stamp, &kernel.key) {
+        fs::create_dir_all(&out).context(format!("making {}", out.display()))?;
+        let log = cache.log("selftests");
+        let run = |command: &mut Command| {
+            let detail = |done| format!("{done} actions");
+            progress::run("VFIO selftests: compiling", command, &log, detail)
+        };
+        let make = |source: PathBuf| {
+            let mut make = Command::new("make");
+            make.arg("-C").arg(source);
+            make
+        };
+        run(make(kernel.source.clone())
+            .arg(format!("O={}", dir.join("headers").display()))
+            .arg(format!("INSTALL_HDR_PATH={}", dir.display()))
+            .args(["ARCH=s390", "headers_install"]))?;
+        // Their Makefile knows few architectures, the sources none: any of those will do.
+        run(make(kernel.source.join("tools/testing/selftests/vfio"))
+            .arg(format!("OUTPUT={}", out.display()))
+            .args(["ARCH=arm64", "CROSS_COMPILE=s390x-linux-gnu-"])
+            .arg(format!(
+                "KHDR_INCLUDES=-isystem {}/include -isystem {SYSROOT}/include",
+                dir.display()
+            ))
+            .arg(format!("LDFLAGS=-static -L{SYSROOT}/lib/s390x-linux-gnu")))?;
+        cache::made(&stamp, &kernel.key)?;
+    }
+    let step = || format!("reading {}", out.display());
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(&out).context(step())? {
+        let path = entry.context(step())?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("vfio_") && name.ends_with("_test") {
+            programs.push(path);
+        }
+    }
+    Ok(programs)
+}
+
+/// One test for each test of the programs: it passes if both drivers give the same result.
+pub fn compare(output: &str) -> Vec<Test> {
+    let mut drivers: Vec<(&str, Vec<Test>)> = Vec::new();
+    for section in output.split("=== ").skip(1) {
+        let (title, text) = section.split_once('\n').unwrap_or((section, ""));
+        let (driver, program) = title.split_once(' ').unwrap_or((title, ""));
+        if drivers.last().is_none_or(|(last, _)| *last != driver) {
+            drivers.push((driver, Vec::new()));
+        }
+        if let Some((_, tests)) = drivers.last_mut() {
+            let found = ktap::parse(text).into_iter();
+            tests.extend(found.map(|test| test.within(program)));
+        }
+    }
+    let [(generic, theirs), (own, ours)] = drivers.as_slice() else {
+        let note = format!(
+            "the programs ran with {} drivers instead of 2",
+            drivers.len()
+        );
+        return vec![Test::failed("drivers", note)];
+    };
+    let mut tests: Vec<_> = theirs
+        .iter()
+        .map(
+            |theirs| match ours.iter().find(|ours| ours.name == theirs.name) {
+                Some(ours) => same(generic, theirs, own, ours),
+                None => Test::failed(&theirs.name, format!("does not run with {own}")),
+            },
+        )
+        .collect();
+    let extra = ours
+        .iter()
+        .filter(|ours| !theirs.iter().any(|theirs| theirs.name == ours.name));
+    tests
+        .extend(extra.map(|ours| Test::failed(&ours.name, format!("does not run with {generic}"))));
+    tests
+}
+
+fn same(generic: &str, theirs: &Test, own: &str, ours: &Test) -> Test {
+    match (theirs.verdict(), ours.verdict()) {
+        (Verdict::Skipped(reason), Verdict::Skipped(_)) => {
+            let verdict = Verdict::Skipped(format!("by both drivers: {reason}"));
+            Test::new(&ours.name, verdict, Vec::new())
+        }
+        (theirs, ours_verdict) if theirs == ours_verdict => {
+            let note = match theirs {
+                Verdict::Failed => vec!["fails with both drivers".into()],
+                _ => Vec::new(),
+            };
+            Test::new(&ours.name, Verdict::Passed, note)
+        }
+        (their_verdict, our_verdict) => {
+            let mut notes = vec![format!("{generic}: {their_verdict:?}")];
+            notes.extend_from_slice(theirs.notes());
+            notes.push(format!("{own}: {our_verdict:?}"));
+            notes.extend_from_slice(ours.notes());
+            Test::new(&ours.name, Verdict::Failed, notes)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failures(generic: &str, own: &str) -> Vec<String> {
+        let part = |driver, results| format!("=== {driver} prog\nTAP version 13\n1..3\n{results}");
+        let output = part("vfio-pci", generic) + &part("zpci_vfio_pci", own);
+        Test::group("g", compare(&output)).failures()
+    }
+
+    #[test]
+    fn equal_results_pass() {
+        let results = "ok 1 a\nnot ok 2 b\nok 3 c # SKIP no device\n";
+        assert!(failures(results, results).is_empty());
+    }
+
+    #[test]
+    fn every_difference_fails() {
+        let all = "ok 1 a\nok 2 b\nok 3 c\n";
+        assert_eq!(failures(all, "ok 1 a\nnot ok 2 b\nok 3 c\n"), ["g/prog: b"]);
+        assert_eq!(failures("ok 1 a\nnot ok 2 b\nok 3 c\n", all), ["g/prog: b"]);
+        assert_eq!(
+            failures(all, "ok 1 a\nok 2 b # SKIP\nok 3 c\n"),
+            ["g/prog: b"]
+        );
+        assert_eq!(
+            failures(all, "ok 1 a\nok 2 b\n"),
+            ["g/prog: c", "g/prog: plan"]
+        );
+        assert_eq!(
+            failures("ok 1 a\nok 2 b\n", all),
+            ["g/prog: plan", "g/prog: c"]
+        );
+    }
+
+    #[test]
+    fn one_driver_is_not_enough() {
+        assert!(!Test::group("g", compare("")).failures().is_empty());
+        let half = "=== vfio-pci prog\nTAP version 13\n1..1\nok 1 a\n";
+        assert_eq!(Test::group("g", compare(half)).failures(), ["g/drivers"]);
+    }
+}
