@@ -31,6 +31,7 @@ doctor: ## check what the build and the workshop need, and say how to get it
 
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
+FLAVOUR ?= release
 export RUN FILES FLAVOUR QEMU_ARGS SMP MEM TIMEOUT KSRC
 
 runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
