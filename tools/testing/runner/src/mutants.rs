@@ -141,7 +141,13 @@ impl Mutant {
 fn copy(tree: &Path, work: &Path) -> Result<()> {
     let parts = ["Kbuild", "drivers", "include", "rust", "tools", "scripts"];
     let mut rsync = Command::new("rsync");
-    rsync.args(["--archive", "--checksum", "--delete"]);
+    rsync.args([
+        "--recursive",
+        "--links",
+        "--perms",
+        "--checksum",
+        "--delete",
+    ]);
     rsync
         .args(parts.iter().map(|part| tree.join(part)))
         .arg(work);
