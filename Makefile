@@ -42,8 +42,8 @@ run: ## build everything, boot an s390x host, and show the region at work
 test: ## run the tests; T='host region' selects, T='lifecycle conformance' takes long
 	@$(runner) test $(T)
 
-test-mutants: ## put defects into the driver, one by one: each must be found (M='name' selects)
-	@$(runner) mutants $(M)
+test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
+	@$(runner) mutants $(T)
 
 model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
