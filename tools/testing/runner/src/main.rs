@@ -99,7 +99,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
             "Start the runner there, or through make",
         ));
     }
-    let flavour = env::var("FLAVOUR").unwrap_or_else(|_| "release".into());
+    let flavour = vm::var("FLAVOUR").unwrap_or_else(|| "release".into());
     match args {
         ["run"] => demo(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
@@ -141,8 +141,8 @@ fn demo(tree: &Path) -> Result<u8> {
 
 /// `vm`: one command, its output, its code.
 fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
-    let command = env::var("RUN")
-        .map_err(|_| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
+    let command = vm::var("RUN")
+        .ok_or_else(|| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
     let cache = Cache::open()?;
     let machine = Machine::from_env(flavour, TIMEOUT)?;
     let guest = Guest::get(&cache, flavour, tree)?;

@@ -43,6 +43,11 @@ const COMMAND_BEGINS: &str = "init: running /command\n";
 /// How long a machine that has reported may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
 
+/// A variable that make may have set to nothing.
+pub fn var(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// What the user may change about the machine.
 pub struct Machine {
     pub cpus: String,
@@ -55,7 +60,6 @@ pub struct Machine {
 impl Machine {
     /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT (in seconds) describe.
     pub fn from_env(flavour: Flavour, timeout: &str) -> Result<Self> {
-        let var = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let memory = match flavour {
             Flavour::Release => "1G",
             Flavour::Debug => "2G",
