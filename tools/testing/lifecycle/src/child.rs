@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Long enough for everything that does not hang, on a debug kernel under emulation.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Children that have been killed and not been waited for.
 static KILLED: Mutex<Vec<std::process::Child>> = Mutex::new(Vec::new());
