@@ -32,7 +32,7 @@ doctor: ## check what the build and the workshop need, and say how to get it
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
 FLAVOUR ?= release
-export RUN FILES FLAVOUR QEMU_ARGS SMP MEM TIMEOUT KSRC
+export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT KSRC
 
 runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
 
@@ -51,7 +51,7 @@ model-check: ## check the locking scheme with spin (THREADS=2)
 qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390x host
 	@tools/qemu/build
 
-vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU_ARGS= SMP= MEM=]
+vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU=patched QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
 shell: ## an interactive shell in a booted s390x host

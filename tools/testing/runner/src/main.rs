@@ -14,6 +14,7 @@ mod ktap;
 mod module;
 mod mutants;
 mod progress;
+mod qemu;
 mod rungs;
 mod vm;
 
@@ -37,6 +38,7 @@ use crate::{
     guest::Guest,
     kernel::{Flavour, Kernel},
     module::Module,
+    qemu::Patched,
     vm::Machine,
 };
 
@@ -52,7 +54,8 @@ usage: runner run             boot the machine and show the driver at work
        runner vm-paths        print where the machine's parts are
 
 Environment: FLAVOUR=release|debug  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
-             TIMEOUT=seconds  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source";
+             TIMEOUT=seconds  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
+             QEMU=patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.
 const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
@@ -144,7 +147,7 @@ fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
     let command = vm::var("RUN")
         .ok_or_else(|| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
     let cache = Cache::open()?;
-    let machine = Machine::from_env(flavour, TIMEOUT)?;
+    let machine = machine(tree, flavour)?;
     let guest = Guest::get(&cache, flavour, tree)?;
     run(&cache, &guest, &machine, &command)
 }
@@ -175,8 +178,29 @@ fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result
 fn shell(tree: &Path, flavour: Flavour) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::get(&cache, flavour, tree)?;
-    let status = vm::shell(&cache, &guest, &Machine::from_env(flavour, TIMEOUT)?)?;
+    let status = vm::shell(&cache, &guest, &machine(tree, flavour)?)?;
     Ok(u8::from(!status.success()))
+}
+
+/// The machine of `vm` and `shell`, which may be emulated by the patched QEMU.
+fn machine(tree: &Path, flavour: Flavour) -> Result<Machine> {
+    let mut machine = Machine::from_env(flavour, TIMEOUT)?;
+    match vm::var("QEMU").as_deref() {
+        None | Some("stock") => {}
+        Some("patched") => {
+            let patched = Patched::get(tree)?;
+            machine.hardware = patched.hardware(&[qemu::NVME, qemu::ISM]);
+            machine.files.extend(patched.vmm());
+        }
+        Some(other) => {
+            return Err(Error::new(
+                "QEMU",
+                format!("there is no QEMU '{other}'"),
+                "Use stock or patched",
+            ))
+        }
+    }
+    Ok(machine)
 }
 
 /// `vm-paths`: for scripts that use the parts in their own way, also outside the toolchain root.
@@ -188,7 +212,7 @@ fn paths(tree: &Path, flavour: Flavour) -> Result<u8> {
     println!("KBUILD={}", guest.kernel.build.display());
     println!("MODULES={}", guest.modules.display());
     println!("CC={}", wrapper("s390x-linux-gnu-gcc")?.display());
-    println!("QEMU={}", wrapper(vm::QEMU)?.display());
+    println!("QEMU={}", wrapper(qemu::NAME)?.display());
     Ok(0)
 }
 

@@ -20,6 +20,7 @@ use crate::{
     kernlog,
     ktap::{self, Counts, Test},
     progress,
+    qemu::{self, Functions, Hardware, Patched},
     vm::{self, Machine, Outcome, Report},
 };
 
@@ -35,11 +36,38 @@ enum Kind {
     /// A program of the tree that prints KTAP, on this machine.
     Program(&'static str),
     /// A command in a booted s390x host of its own.
-    Boot {
-        flavour: Flavour,
-        command: &'static str,
-        results: Results,
-    },
+    Boot(Boot),
+}
+
+struct Boot {
+    flavour: Flavour,
+    /// Whether the QEMU of tools/qemu emulates it.
+    patched: bool,
+    /// Its PCI functions.
+    functions: Functions,
+    /// Events of the emulator that are kept with the results.
+    trace: Option<&'static str>,
+    files: Files,
+    command: &'static str,
+    results: Results,
+}
+
+/// A boot, as most tests want it.
+const BOOT: Boot = Boot {
+    flavour: Flavour::Debug,
+    patched: false,
+    functions: &[qemu::NVME],
+    trace: None,
+    files: Files::None,
+    command: "",
+    results: Results::Output,
+};
+
+/// What is put into the host for one boot.
+enum Files {
+    None,
+    /// The kernel's VFIO tests.
+    Selftests,
 }
 
 /// Where a booted host's KTAP comes from.
@@ -66,35 +94,35 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "kunit",
-        kind: Kind::Boot {
-            flavour: Flavour::Debug,
+        kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci",
             results: Results::KernelLog,
-        },
+            ..BOOT
+        }),
     },
     Rung {
         name: "region",
-        kind: Kind::Boot {
-            flavour: Flavour::Debug,
+        kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci && region-test",
-            results: Results::Output,
-        },
+            ..BOOT
+        }),
     },
     Rung {
         name: "conformance",
-        kind: Kind::Boot {
+        kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
+            files: Files::Selftests,
             command: conformance::COMMAND,
             results: Results::Comparison,
-        },
+            ..BOOT
+        }),
     },
     Rung {
         name: "lifecycle",
-        kind: Kind::Boot {
-            flavour: Flavour::Debug,
+        kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci && lifecycle-test",
-            results: Results::Output,
-        },
+            ..BOOT
+        }),
     },
 ];
 
@@ -223,41 +251,54 @@ impl Rung {
                 tests.push(Test::check("end of the program", end));
                 Ok(tests)
             }
-            Kind::Boot {
-                flavour,
-                command,
-                results,
-            } => {
-                let guest = Guest::get(cache, *flavour, tree)?;
-                let mut machine = Machine::from_env(*flavour, TIMEOUT)?;
-                let command = match (results, filter) {
-                    (Results::Output, Some(filter)) => format!("{command} '{filter}'"),
-                    _ => command.to_string(),
-                };
-                if let Results::Comparison = results {
-                    machine
-                        .files
-                        .extend(conformance::programs(cache, &guest.kernel)?);
-                }
-                let mut output = Collector::new(self.name);
-                let outcome = vm::run(cache, &guest, &machine, &command, true, &mut output)?;
-                let output = output.data;
-                for (path, data) in [
-                    (keep("out"), output.as_slice()),
-                    (keep("console"), outcome.console.as_bytes()),
-                ] {
-                    fs::write(&path, data).context(format!("writing {}", path.display()))?;
-                }
-                let output = String::from_utf8_lossy(&output);
-                let mut tests = match results {
-                    Results::Output => ktap::parse(&output),
-                    Results::KernelLog => ktap::parse(&outcome.since_command),
-                    Results::Comparison => conformance::compare(&output),
-                };
-                tests.extend(checks(&outcome, *flavour));
-                Ok(tests)
-            }
+            Kind::Boot(boot) => boot.run(self.name, cache, tree, &keep, filter),
         }
+    }
+}
+
+impl Boot {
+    fn run(
+        &self,
+        name: &str,
+        cache: &Cache,
+        tree: &Path,
+        keep: &dyn Fn(&str) -> PathBuf,
+        filter: Option<&str>,
+    ) -> Result<Vec<Test>> {
+        let guest = Guest::get(cache, self.flavour, tree)?;
+        let mut machine = Machine::from_env(self.flavour, TIMEOUT)?;
+        machine.hardware = if self.patched {
+            Patched::get(tree)?.hardware(self.functions)
+        } else {
+            Hardware::stock(self.functions)
+        };
+        machine.trace = self.trace;
+        machine.files.extend(match self.files {
+            Files::None => Vec::new(),
+            Files::Selftests => conformance::programs(cache, &guest.kernel)?,
+        });
+        let command = match (&self.results, filter) {
+            (Results::Output, Some(filter)) => format!("{} '{filter}'", self.command),
+            _ => self.command.to_string(),
+        };
+        let mut output = Collector::new(name);
+        let outcome = vm::run(cache, &guest, &machine, &command, true, &mut output)?;
+        let output = output.data;
+        for (path, data) in [
+            (keep("out"), output.as_slice()),
+            (keep("console"), outcome.console.as_bytes()),
+            (keep("trace"), outcome.trace.as_bytes()),
+        ] {
+            fs::write(&path, data).context(format!("writing {}", path.display()))?;
+        }
+        let output = String::from_utf8_lossy(&output);
+        let mut tests = match self.results {
+            Results::Output => ktap::parse(&output),
+            Results::KernelLog => ktap::parse(&outcome.since_command),
+            Results::Comparison => conformance::compare(&output),
+        };
+        tests.extend(checks(&outcome, self.flavour));
+        Ok(tests)
     }
 }
 
@@ -356,6 +397,7 @@ mod tests {
         Outcome {
             console: "Linux version 7.3\n".into(),
             since_command: String::new(),
+            trace: String::new(),
             end: Ok(report),
         }
     }

@@ -25,17 +25,8 @@ use crate::{
     guest::Guest,
     kernel::Flavour,
     progress,
+    qemu::{self, Hardware},
 };
-
-pub const QEMU: &str = "qemu-system-s390x";
-
-/// One zPCI function whose BAR 2 behaves like memory. The zpci device must come first.
-const DEVICES: &[&str] = &[
-    "-device",
-    "zpci,uid=1,fid=0x10,target=nv0",
-    "-device",
-    "nvme,id=nv0,serial=z1,cmb_size_mb=1",
-];
 
 /// What init writes to the kernel's log before it runs the command.
 const COMMAND_BEGINS: &str = "init: running /command\n";
@@ -48,8 +39,11 @@ pub fn var(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// What the user may change about the machine.
+/// The machine that is emulated. What is not its hardware, the user may change.
 pub struct Machine {
+    pub hardware: Hardware,
+    /// Events of the emulator that go to [`Outcome::trace`].
+    pub trace: Option<&'static str>,
     pub cpus: String,
     pub memory: String,
     pub qemu_args: Vec<String>,
@@ -58,7 +52,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT (in seconds) describe.
+    /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT (in seconds) describe, with the
+    /// usual hardware.
     pub fn from_env(flavour: Flavour, timeout: &str) -> Result<Self> {
         let memory = match flavour {
             Flavour::Release => "1G",
@@ -73,6 +68,8 @@ impl Machine {
             )
         })?;
         Ok(Self {
+            hardware: Hardware::stock(&[qemu::NVME]),
+            trace: None,
             cpus: var("SMP").unwrap_or_else(|| "2".into()),
             memory: var("MEM").unwrap_or_else(|| memory.into()),
             qemu_args: split("QEMU_ARGS", &var("QEMU_ARGS").unwrap_or_default())?,
@@ -91,6 +88,8 @@ pub struct Outcome {
     pub console: String,
     /// What it said since the command began.
     pub since_command: String,
+    /// What the emulator has traced.
+    pub trace: String,
     /// How the command ended, unless the machine went away before.
     pub end: std::result::Result<Report, String>,
 }
@@ -125,6 +124,7 @@ pub fn run(
     ];
     let initrd = guest.initrd(cache, &scratch, &extra, &machine.files)?;
     let console = scratch.path("console");
+    let trace = scratch.path("trace");
     let mut qemu = qemu(guest, machine, &initrd, "loglevel=7");
     qemu.arg("-chardev")
         .arg(format!("file,id=console,path={}", console.display()))
@@ -135,6 +135,9 @@ pub fn run(
         .args(["-device", "virtserialport,chardev=output,name=output"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    if let Some(events) = machine.trace {
+        qemu.args(["-trace", events]).arg("-D").arg(&trace);
+    }
     progress::say(&format!(
         "booting (Linux {}, {} kernel)",
         guest.release(),
@@ -189,9 +192,12 @@ pub fn run(
         Some((_, rest)) => rest.into(),
         None => String::new(),
     };
+    // Without an event there is no file.
+    let trace = fs::read(&trace).unwrap_or_default();
     Ok(Outcome {
         console,
         since_command,
+        trace: String::from_utf8_lossy(&trace).into_owned(),
         end,
     })
 }
@@ -208,11 +214,12 @@ pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStat
 fn qemu(guest: &Guest, machine: &Machine, initrd: &Path, kernel_args: &str) -> Command {
     // QEMU does not outlive us, however we end.
     let mut qemu = Command::new("setpriv");
-    qemu.args(["--pdeathsig", "KILL", "--", QEMU])
+    qemu.args(["--pdeathsig", "KILL", "--"])
+        .arg(&machine.hardware.program)
         .args(["-M", "s390-ccw-virtio", "-accel", "tcg", "-cpu", "max"])
         .args(["-nodefaults", "-nographic", "-no-reboot"])
         .args(["-smp", &machine.cpus, "-m", &machine.memory])
-        .args(DEVICES)
+        .args(&machine.hardware.args)
         .arg("-kernel")
         .arg(guest.kernel.image())
         .arg("-initrd")
@@ -228,13 +235,13 @@ struct Qemu(Arc<Mutex<Child>>);
 
 impl Qemu {
     fn spawn(command: &mut Command) -> Result<Self> {
-        let child = command.spawn().context(format!("starting {QEMU}"))?;
+        let child = command.spawn().context("starting QEMU")?;
         Ok(Self(Arc::new(Mutex::new(child))))
     }
 
     fn output(&mut self) -> Result<impl Read> {
         let output = lock(&self.0).stdout.take();
-        output.ok_or_else(|| Error::new(QEMU, "it has no output", ""))
+        output.ok_or_else(|| Error::new("QEMU", "it has no output", ""))
     }
 
     fn kill(&self) {
@@ -242,7 +249,7 @@ impl Qemu {
     }
 
     fn wait(&self) -> Result<ExitStatus> {
-        lock(&self.0).wait().context(format!("waiting for {QEMU}"))
+        lock(&self.0).wait().context("waiting for QEMU")
     }
 
     fn watch(&self, limit: Duration) -> Watchdog {

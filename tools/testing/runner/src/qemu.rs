@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The emulator: QEMU as the toolchain root has it, or with the patches of `tools/qemu`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::error::{Context, Error, Result};
+
+/// The program, in the toolchain root and below the directory of the patched ones.
+pub const NAME: &str = "qemu-system-s390x";
+
+/// A function whose BAR 2 behaves like memory. The zpci device must come before the other.
+pub const NVME: &[&str] = &[
+    "-device",
+    "zpci,uid=1,fid=0x10,target=nv0",
+    "-device",
+    "nvme,id=nv0,serial=z1,cmb_size_mb=1",
+];
+
+/// Two ISM functions that can reach each other. Only the patched QEMU has them.
+pub const ISM: &[&str] = &[
+    "-device",
+    "zpci,uid=2,fid=0x20,target=ism0",
+    "-device",
+    "ism,id=ism0,gid=0x20,pchid=0x1c0",
+    "-device",
+    "zpci,uid=3,fid=0x30,target=ism1",
+    "-device",
+    "ism,id=ism1,gid=0x30,pchid=0x1c0",
+];
+
+/// Who emulates the machine, and which PCI functions it has.
+pub struct Hardware {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+}
+
+/// The arguments of some functions.
+pub type Functions = &'static [&'static [&'static str]];
+
+impl Hardware {
+    /// QEMU as Debian has it.
+    pub fn stock(functions: Functions) -> Self {
+        Self {
+            program: NAME.into(),
+            args: functions.concat().into_iter().map(String::from).collect(),
+        }
+    }
+}
+
+/// The patched QEMU.
+pub struct Patched(PathBuf);
+
+impl Patched {
+    /// Finds it in the cache, or builds it.
+    pub fn get(tree: &Path) -> Result<Self> {
+        let script = tree.join("tools/qemu/build");
+        let step = "the patched QEMU";
+        let built = Command::new(&script)
+            .stderr(Stdio::inherit())
+            .output()
+            .context(step)?;
+        if !built.status.success() {
+            return Err(Error::new(
+                step,
+                format!("{} failed with {}", script.display(), built.status),
+                "Run 'make qemu' first: it also fetches the source",
+            ));
+        }
+        let path = String::from_utf8_lossy(&built.stdout);
+        Ok(Self(path.trim().into()))
+    }
+
+    /// As the emulator of the s390x host.
+    pub fn hardware(&self, functions: Functions) -> Hardware {
+        let mut hardware = Hardware {
+            program: self.0.join("x86_64").join(NAME),
+            ..Hardware::stock(functions)
+        };
+        hardware
+            .args
+            .extend(["-L".into(), self.0.display().to_string()]);
+        hardware
+    }
+
+    /// As the VMM in the s390x host: the program, and the firmware that has to be beside it.
+    pub fn vmm(&self) -> [PathBuf; 2] {
+        [self.0.join("s390x").join(NAME), self.0.join("s390-ccw.img")]
+    }
+}
