@@ -5,11 +5,11 @@
 use crate::{
     child::LIMIT,
     host::Host,
-    ktap::{test, Test},
     stats,
+    suite::{test, Test},
     vmm::Vmm,
-    Outcome,
 };
+use ktap::Outcome;
 use std::time::Duration;
 
 /// How long what is not blocked may take.

@@ -6,10 +6,11 @@
 use crate::{
     child::LIMIT,
     host::Host,
-    ktap::{test, Test},
+    suite::{test, Test},
     vmm::Vmm,
     THREADS,
 };
+use ktap::Outcome;
 use rustix::io::Errno;
 use std::{thread, time::Duration};
 
@@ -81,7 +82,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-fn during(command: &str) -> crate::Outcome {
+fn during(command: &str) -> Outcome {
     let mut vmm = Vmm::start(4);
     vmm.tell(command);
     thread::sleep(Duration::from_millis(500));

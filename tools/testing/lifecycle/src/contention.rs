@@ -4,8 +4,8 @@
 
 use crate::{
     host,
-    ktap::{test, Test},
     stats::{self, Dwell, Waits},
+    suite::{test, Test},
     vmm::Vmm,
 };
 use std::{thread, time::Duration};

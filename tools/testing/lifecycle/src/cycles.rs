@@ -5,12 +5,12 @@
 use crate::{
     child::LIMIT,
     host::{self, Host},
-    ktap::{test, Skip, Test},
     removal, stats,
+    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
-    Outcome,
 };
+use ktap::{Outcome, Skip};
 use std::{fs, time::Duration};
 use vfio_zpci_io::sysfs::DRIVER;
 

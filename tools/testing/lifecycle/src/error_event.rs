@@ -5,11 +5,11 @@
 use crate::{
     child::LIMIT,
     host::{self, Host},
-    ktap::{test, Test},
+    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
-    Outcome,
 };
+use ktap::Outcome;
 use rustix::io::Errno;
 use std::{thread, time::Duration};
 

@@ -17,25 +17,22 @@ mod contention;
 mod cycles;
 mod error_event;
 mod host;
-mod ktap;
 mod nvme;
 mod removal;
 mod reset;
 mod stats;
+mod suite;
 mod tally;
 mod tasks;
 mod vmm;
 
-use ktap::{Skip, Test};
 use std::process::ExitCode;
+use suite::Test;
 
 /// PCI address of the function, its function id, and its BAR that behaves like memory.
 const ADDRESS: &str = "0001:00:00.0";
 const FID: u32 = 0x10;
 const BAR: u8 = 2;
-
-/// A test passes when it returns `Ok`, and fails when it panics.
-type Outcome = Result<(), Skip>;
 
 /// How many threads with requests the VMM has, and how to say that.
 const THREADS: [(usize, &str); 3] = [(1, "1 thread"), (4, "4 threads"), (16, "16 threads")];
@@ -62,10 +59,10 @@ fn main() -> ExitCode {
     match arguments[..] {
         [vmm::ROLE, threads] => vmm::main(threads),
         [host::ROLE, times, ref action @ ..] => host::main(times, action),
-        [] => ktap::run(tests(false), ""),
-        ["--long"] => ktap::run(tests(true), ""),
-        ["--long", filter] => ktap::run(tests(true), filter),
-        [filter] if !filter.starts_with('-') => ktap::run(tests(false), filter),
+        [] => suite::run(tests(false), ""),
+        ["--long"] => suite::run(tests(true), ""),
+        ["--long", filter] => suite::run(tests(true), filter),
+        [filter] if !filter.starts_with('-') => suite::run(tests(false), filter),
         _ => {
             eprintln!("Usage: lifecycle-test [--long] [FILTER]");
             ExitCode::from(2)

@@ -6,12 +6,13 @@
 use crate::{
     child::LIMIT,
     host::{self, Host},
-    ktap::{test, Test},
     stats::Dwell,
+    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
-    Outcome, THREADS,
+    THREADS,
 };
+use ktap::Outcome;
 use rustix::io::Errno;
 use std::time::{Duration, Instant};
 

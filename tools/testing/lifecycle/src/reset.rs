@@ -4,12 +4,13 @@
 
 use crate::{
     host::Host,
-    ktap::{test, Test},
     stats::{self, Dwell, Waits},
+    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
-    Outcome, THREADS,
+    THREADS,
 };
+use ktap::Outcome;
 use rustix::io::Errno;
 use std::time::Duration;
 

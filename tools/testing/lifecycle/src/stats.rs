@@ -2,7 +2,8 @@
 
 //! The numbers which the driver has in debugfs.
 
-use crate::{Skip, FID};
+use crate::FID;
+use ktap::Skip;
 use std::{fmt, fs, path::PathBuf, time::Duration};
 
 /// Where they are while the function is bound to the driver.

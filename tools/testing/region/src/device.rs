@@ -3,7 +3,8 @@
 //! The device around the region: memory space, reset, event notifiers, and what is left at the
 //! end.
 
-use crate::{fixture::Fixture, order::without_memory_space, test, Skip, Test};
+use crate::{fixture::Fixture, order::without_memory_space, test, Test};
+use ktap::Skip;
 use rustix::{
     event::{eventfd, EventfdFlags},
     io::Errno,

@@ -3,7 +3,8 @@
 //! What every test has at hand: the open function, its region, requests that are good, and a
 //! witness that a refused request changed nothing.
 
-use crate::{mapping::Mapping, note, Outcome};
+use crate::mapping::Mapping;
+use ktap::{note, Outcome};
 use rustix::io::{pread, pwrite, Errno};
 use vfio_zpci_io::{
     abi::{self, Header, Request},

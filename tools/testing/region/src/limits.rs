@@ -4,8 +4,9 @@
 
 use crate::{
     fixture::{Fixture, Window, BAR},
-    test, Outcome, Skip, Test,
+    test, Test,
 };
+use ktap::{Outcome, Skip};
 use rustix::io::Errno;
 use vfio_zpci_io::abi::Request;
 

@@ -20,22 +20,12 @@ mod request;
 mod userfault;
 
 use fixture::Fixture;
-use std::{
-    any::Any,
-    panic::{self, AssertUnwindSafe},
-    process::ExitCode,
-    thread,
-};
+use ktap::{guarded, Outcome, Report};
+use std::process::ExitCode;
 use vfio_zpci_io::{
     sysfs::{self, Function},
     Access, Device, Error,
 };
-
-/// Why a test could not run.
-pub(crate) struct Skip(String);
-
-/// A test passes when it returns `Ok`, and fails when it panics.
-type Outcome = Result<(), Skip>;
 
 /// One test.
 pub(crate) struct Test {
@@ -64,70 +54,30 @@ const ALL: &[&[Test]] = &[
 /// What is run again through the group: the ways of opening differ only before the region.
 const BY_GROUP: &[&[Test]] = &[data::TESTS, device::TESTS, device::LEFTOVERS];
 
-#[derive(Default)]
-struct Report {
-    number: usize,
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-impl Report {
-    fn result(&mut self, name: &str, result: Result<Outcome, String>) {
-        self.number += 1;
-        let number = self.number;
-        match result {
-            Ok(Ok(())) => {
-                self.passed += 1;
-                println!("ok {number} {name}");
-            }
-            Ok(Err(Skip(reason))) => {
-                self.skipped += 1;
-                println!("ok {number} {name} # SKIP {reason}");
-            }
-            Err(reason) => {
-                self.failed += 1;
-                note(&reason);
-                println!("not ok {number} {name}");
-            }
+/// Runs tests on a function that is opened for them. If it cannot be, all of them fail.
+fn run(
+    report: &mut Report,
+    function: &Result<Function, String>,
+    access: Access,
+    tests: &[NamedTest],
+) {
+    let device = match function {
+        Err(reason) => Err(reason.clone()),
+        Ok(function) => Device::open(&function.address(), access).map_err(|e| e.to_string()),
+    };
+    let fixture = match &device {
+        Err(reason) => Err(reason.clone()),
+        Ok(device) => {
+            guarded(|| Fixture::new(device).map_err(|e| e.to_string())).and_then(|fixture| fixture)
         }
-    }
-
-    /// Runs tests on a function that is opened for them. If it cannot be, all of them fail.
-    fn run(&mut self, function: &Result<Function, String>, access: Access, tests: &[NamedTest]) {
-        let device = match function {
-            Err(reason) => Err(reason.clone()),
-            Ok(function) => Device::open(&function.address(), access).map_err(|e| e.to_string()),
+    };
+    for (name, run) in tests {
+        let result = match &fixture {
+            Ok(fixture) => guarded(|| run(fixture)),
+            Err(reason) => Err(format!("the region cannot be tested: {reason}")),
         };
-        let fixture = match &device {
-            Err(reason) => Err(reason.clone()),
-            Ok(device) => guarded(|| Fixture::new(device).map_err(|e| e.to_string()))
-                .and_then(|fixture| fixture),
-        };
-        for (name, run) in tests {
-            let result = match &fixture {
-                Ok(fixture) => guarded(|| run(fixture)),
-                Err(reason) => Err(format!("the region cannot be tested: {reason}")),
-            };
-            self.result(name, result);
-        }
+        report.result(name, result);
     }
-}
-
-/// Prints lines which are no results.
-pub(crate) fn note(text: &str) {
-    text.lines().for_each(|line| println!("# {line}"));
-}
-
-/// What `f` returns, or the message with which it panicked.
-fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| message(&*payload).to_owned())
-}
-
-fn message(payload: &dyn Any) -> &str {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("panicked")
 }
 
 type NamedTest = (String, fn(&Fixture<'_>) -> Outcome);
@@ -173,24 +123,9 @@ fn main() -> ExitCode {
     let tests = select(ALL, "", &filter);
     let by_group = select(BY_GROUP, "group: ", &filter);
 
-    println!("KTAP version 1");
-    println!("1..{}", tests.len() + by_group.len());
-    // A panic in a test is reported with the test; of another thread nobody else tells.
-    panic::set_hook(Box::new(|info| {
-        if let Some(location) = info.location() {
-            note(&location.to_string());
-        }
-        if thread::current().name() != Some("main") {
-            note(message(info.payload()));
-        }
-    }));
+    let mut report = Report::begin(tests.len() + by_group.len());
     let function = function();
-    let mut report = Report::default();
-    report.run(&function, Access::Iommufd, &tests);
-    report.run(&function, Access::Group, &by_group);
-    println!(
-        "# Totals: pass:{} fail:{} xfail:0 xpass:0 skip:{} error:0",
-        report.passed, report.failed, report.skipped
-    );
-    ExitCode::from(u8::from(report.failed != 0 || report.number == 0))
+    run(&mut report, &function, Access::Iommufd, &tests);
+    run(&mut report, &function, Access::Group, &by_group);
+    report.end()
 }

@@ -5,8 +5,9 @@
 use crate::{
     fixture::{Fixture, BAR, TARGET},
     mapping::{Mapping, PAGE, READ_WRITE},
-    test, Outcome, Skip, Test,
+    test, Test,
 };
+use ktap::{Outcome, Skip};
 use rustix::{
     fs::{memfd_create, MemfdFlags},
     io::Errno,

@@ -6,8 +6,9 @@ use crate::{
     fixture::{Fixture, BAR},
     mapping::Mapping,
     positions::pwrite_from,
-    test, Outcome, Test,
+    test, Test,
 };
+use ktap::Outcome;
 use rustix::{
     io::Errno,
     mm::MprotectFlags, //

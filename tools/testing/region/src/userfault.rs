@@ -7,8 +7,9 @@ use crate::{
     fixture::{Fixture, TARGET},
     mapping::{Mapping, PAGE},
     order::without_memory_space,
-    test, Outcome, Skip, Test,
+    test, Test,
 };
+use ktap::{Outcome, Skip};
 use rustix::{
     event::{poll, PollFd, PollFlags, Timespec},
     io::{read, Errno},
