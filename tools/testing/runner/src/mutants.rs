@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    cache::Cache,
+    cache::{self, Cache},
     error::{Context, Error, Result},
     ktap::Test,
     progress,
@@ -41,8 +41,10 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
         })
         .collect();
     let cache = Cache::open()?;
-    let _lock = cache.lock("mutants")?;
-    let work = cache.path("mutants");
+    // Two trees may be tested at the same time.
+    let work = format!("mutants-{}", cache::key(tree));
+    let _lock = cache.lock(&work)?;
+    let work = cache.path(work);
     let results = cache.path("results/mutants");
     fs::create_dir_all(&results).context("making the results' directory")?;
 
