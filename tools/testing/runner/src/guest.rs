@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    env,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -127,15 +128,18 @@ impl Guest {
 
 /// Compiles our programs and returns them by name.
 fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    // All trees share cargo's target directory: from building to reading it must stay ours.
+    let target = env::var_os("CARGO_TARGET_DIR").ok_or_else(|| {
+        let remedy = "Start the runner with 'scripts/toolchain run', or through make";
+        Error::new("user space", "CARGO_TARGET_DIR is not set", remedy)
+    })?;
+    let target = PathBuf::from(target);
+    // From building to reading, another run must not put its own programs there.
     let _lock = cache.lock("user-space")?;
-    let target = cache.path("target");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("-Zbuild-std=std,panic_abort")
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_DIR", &target)
         // Here are the linker and the flags for the target.
         .current_dir(tree.join("tools"));
     for name in PROGRAMS {

@@ -41,11 +41,12 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
         })
         .collect();
     let cache = Cache::open()?;
-    // Two trees may be tested at the same time.
-    let work = format!("mutants-{}", cache::key(tree));
-    let _lock = cache.lock(&work)?;
-    let work = cache.path(work);
-    let results = cache.path("results/mutants");
+    let item = format!("mutants-{}", cache::key(tree));
+    let _lock = cache.lock(&item)?;
+    let work = cache.path(&item).join("tree");
+    env::set_var("CARGO_TARGET_DIR", cache.path(&item).join("target"));
+    let results = cache.path("results").join(&item);
+    fs::create_dir_all(&work).context("making the mutants' directory")?;
     fs::create_dir_all(&results).context("making the results' directory")?;
 
     let step = "printing";
