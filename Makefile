@@ -39,7 +39,7 @@ runner := scripts/toolchain run cargo run -q --release --locked --manifest-path 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
-test: ## run the tests; T='host region' selects, T='lifecycle conformance' takes long
+test: ## run the tests; T='host region' selects, T='lifecycle' takes long
 	@$(runner) test $(T)
 
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)

@@ -127,7 +127,7 @@ const RUNGS: &[Rung] = &[
 ];
 
 /// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &["conformance", "lifecycle"];
+const ON_DEMAND: &[&str] = &["lifecycle"];
 
 /// Runs the named rungs, or all but those on demand, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
