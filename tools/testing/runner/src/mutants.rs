@@ -41,6 +41,7 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
         })
         .collect();
     let cache = Cache::open()?;
+    // Two trees may be tested at the same time.
     let item = format!("mutants-{}", cache::key(tree));
     let _lock = cache.lock(&item)?;
     let work = cache.path(&item).join("tree");
