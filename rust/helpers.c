@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 #include <linux/device.h>
+#include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
 
@@ -19,9 +20,42 @@ void vfio_helper_device_unlock(struct device *dev)
 	device_unlock(dev);
 }
 
+static struct lock_class_key zpci_vfio_pci_device_lock;
+
+void vfio_helper_device_lock_set_class(struct device *dev)
+{
+	device_lock_set_class(dev, &zpci_vfio_pci_device_lock);
+}
+
+void vfio_helper_device_lock_reset_class(struct device *dev)
+{
+	device_lock_reset_class(dev);
+}
+
 bool vfio_helper_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);
+}
+
+void vfio_helper_lockdep_init(struct lockdep_map *map, const char *name,
+			      struct lock_class_key *key)
+{
+	lockdep_init_map(map, name, key, 0);
+}
+
+void vfio_helper_lockdep_enter(struct lockdep_map *map)
+{
+	lock_map_acquire_tryread(map);
+}
+
+void vfio_helper_lockdep_leave(struct lockdep_map *map)
+{
+	lock_map_release(map);
+}
+
+void vfio_helper_lockdep_wait(struct lockdep_map *map)
+{
+	lock_map_sync(map);
 }
 
 void *vfio_helper_page_address(struct page *page)

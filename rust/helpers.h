@@ -5,12 +5,20 @@
 #ifndef _ZPCI_VFIO_PCI_HELPERS_H
 #define _ZPCI_VFIO_PCI_HELPERS_H
 
+#include <linux/lockdep.h>
 #include <linux/pci.h>
 #include <linux/vfio_pci_core.h>
 
 bool vfio_helper_device_trylock(struct device *dev);
 void vfio_helper_device_unlock(struct device *dev);
+void vfio_helper_device_lock_set_class(struct device *dev);
+void vfio_helper_device_lock_reset_class(struct device *dev);
 bool vfio_helper_fatal_signal_pending(void);
+void vfio_helper_lockdep_init(struct lockdep_map *map, const char *name,
+			      struct lock_class_key *key);
+void vfio_helper_lockdep_enter(struct lockdep_map *map);
+void vfio_helper_lockdep_leave(struct lockdep_map *map);
+void vfio_helper_lockdep_wait(struct lockdep_map *map);
 void *vfio_helper_page_address(struct page *page);
 void vfio_helper_put_device(struct vfio_device *vdev);
 struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev);

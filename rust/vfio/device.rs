@@ -23,6 +23,13 @@ use kernel::{
     types::Opaque, //
 };
 
+/// The generic device of a PCI function.
+pub(crate) fn raw(pdev: &pci::Device<device::Bound>) -> *mut bindings::device {
+    let device: &device::Device<device::Bound> = pdev.as_ref();
+    // CAST: `device::Device` is a transparent wrapper of `struct device`.
+    core::ptr::from_ref(device).cast_mut().cast()
+}
+
 /// A PCI function bound to a vfio-pci variant driver.
 ///
 /// Allocated, counted and freed by the VFIO core, which wants its own structure first; what belongs
@@ -52,13 +59,11 @@ impl<T: Driver> Device<T> {
         const_assert!(core::mem::offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
         const_assert!(align_of::<Self>() <= bindings::ARCH_KMALLOC_MINALIGN);
 
-        let parent: &device::Device<device::Bound> = pdev.as_ref();
-        // CAST: `device::Device` is a transparent wrapper of `struct device`.
-        let parent = core::ptr::from_ref(parent).cast_mut().cast();
-        // SAFETY: `parent` is valid, `ops` static. The allocation is zeroed, has the size and (see
+        // SAFETY: The device is valid, `ops` static. The allocation is zeroed, has the size and (see
         // above) the alignment of `Self`; the `init` operation fills it in.
-        let vdev =
-            from_err_ptr(unsafe { bindings::_vfio_alloc_device(size_of::<Self>(), parent, ops) })?;
+        let vdev = from_err_ptr(unsafe {
+            bindings::_vfio_alloc_device(size_of::<Self>(), raw(pdev), ops)
+        })?;
         NonNull::new(vdev.cast()).ok_or(ENOMEM)
     }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     bindings,
     device::Device,
+    lockdep,
     region::Opening, //
 };
 use core::ptr::NonNull;
@@ -171,6 +172,7 @@ impl<T: Driver> Adapter<T> {
 
         from_result(|| {
             let device = Device::<T>::new(bound, &Self::OPS)?;
+            lockdep::check_device_lock(bound);
             // SAFETY: `pdev` is valid, and this driver is the one being bound to it. Nothing may
             // fail after the registration: the device could be open by then.
             let ret = unsafe {
@@ -178,6 +180,7 @@ impl<T: Driver> Adapter<T> {
                 bindings::vfio_pci_core_register_device(device.as_ptr().cast())
             };
             if ret != 0 {
+                lockdep::ignore_device_lock(bound);
                 // SAFETY: As above; `device` was not registered, and is not used again.
                 unsafe {
                     bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
@@ -190,16 +193,20 @@ impl<T: Driver> Adapter<T> {
 
     extern "C" fn remove_callback(pdev: *mut bindings::pci_dev) {
         // SAFETY: The PCI bus calls with a valid device after a successful `probe_callback()`,
-        // which has left the device object there.
-        let device = unsafe {
-            NonNull::new_unchecked(
-                bindings::dev_get_drvdata(&raw const (*pdev).dev).cast::<Device<T>>(),
+        // which has left the device object there. It is bound while `remove()` runs.
+        let (bound, device) = unsafe {
+            (
+                &*pdev.cast::<pci::Device<device::Bound>>(),
+                NonNull::new_unchecked(
+                    bindings::dev_get_drvdata(&raw const (*pdev).dev).cast::<Device<T>>(),
+                ),
             )
         };
         // SAFETY: The driver core holds the device lock while it calls `remove()`. Afterwards the
         // device is not registered, and this was the last to use it.
         unsafe {
             device.as_ref().unregister();
+            lockdep::ignore_device_lock(bound);
             bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
             Device::put(device);
         }

@@ -35,6 +35,8 @@
 
 use crate::{
     bindings,
+    device::raw,
+    lockdep,
     memory,
     stats::Stats,
     wait::{
@@ -74,10 +76,12 @@ const COUNT: u32 = REMOVING - 1;
 /// firmware takes its time; a holder of the device lock may take longer in error recovery.
 const PATIENCE: Delta = Delta::from_secs(5);
 
-/// Names of the wait queues. Lockdep wants to find the same one, not an equal one, with each key:
-/// a literal in [`Lease::new`] would be another in each crate that has the function inlined.
+/// Names for lockdep, which wants to find the same one, not an equal one, with each key: a literal
+/// in [`Lease::new`] would be another in each crate that has the function inlined.
 static OUTSIDE: &CStr = c"zpci_vfio_pci: lease";
 static DRAINED: &CStr = c"zpci_vfio_pci: drained";
+static REQUESTS: &CStr = c"zpci_vfio_pci: requests";
+static INSIDE: &CStr = c"zpci_vfio_pci: inside the lease";
 
 /// The lease of one device.
 #[pin_data]
@@ -90,6 +94,12 @@ pub(crate) struct Lease {
     /// The leader, while it waits for the last member to leave.
     #[pin]
     drained: WaitQueue,
+    /// All who want the lease or have it, for whom `remove()` waits.
+    #[pin]
+    requests: lockdep::Map,
+    /// Those who have it, for whom the leader waits.
+    #[pin]
+    inside: lockdep::Map,
     #[pin]
     stats: Stats,
 }
@@ -110,6 +120,8 @@ impl Lease {
             word: Atomic::new(0),
             outside <- WaitQueue::new(OUTSIDE, static_lock_class!()),
             drained <- WaitQueue::new(DRAINED, static_lock_class!()),
+            requests <- lockdep::Map::new(REQUESTS, static_lock_class!()),
+            inside <- lockdep::Map::new(INSIDE, static_lock_class!()),
             stats <- Stats::new(fid),
         })
     }
@@ -122,6 +134,7 @@ impl Lease {
         // Whoever leads holds the device lock, so nobody does, and all members have left.
         self.word.fetch_add(REMOVING, Full);
         self.outside.wake_all();
+        self.requests.wait();
     }
 
     /// Leads, joins or borrows, if one of them is possible without waiting.
@@ -129,7 +142,10 @@ impl Lease {
         let mut word = self.word.load(Relaxed);
         while word & (OPEN | REMOVING) != 0 {
             match self.word.cmpxchg(word, word + 1, Full) {
-                Ok(_) => return Some(Role::Member),
+                Ok(_) => {
+                    self.inside.enter();
+                    return Some(Role::Member);
+                }
                 Err(now) => word = now,
             }
         }
@@ -140,6 +156,7 @@ impl Lease {
         // Only a holder of the device lock sets `OPEN` or `REMOVING`, and a leader leaves behind
         // neither a bit nor a member: the word is zero.
         self.word.fetch_add(OPEN + 1, Full);
+        self.inside.enter();
         self.outside.wake_all();
         Some(Role::Leader)
     }
@@ -162,8 +179,10 @@ impl Lease {
     }
 
     fn leave(&self, device: &pci::Device<device::Bound>, role: Role) {
+        self.inside.leave();
         match role {
             Role::Leader => {
+                self.inside.wait();
                 let word = self.word.fetch_sub(OPEN + 1, Full);
                 if word & COUNT != 1 {
                     // Not even SIGKILL may unlock the device under those who joined. Each of them
@@ -218,6 +237,16 @@ impl<'a> Guard<'a> {
         device: &'a pci::Device<device::Bound>,
         memory: impl Fn() -> Result<memory::Guard<'a>>,
     ) -> Result<Self> {
+        lease.requests.enter();
+        Self::get(lease, device, memory).inspect_err(|_| lease.requests.leave())
+    }
+
+    #[inline]
+    fn get(
+        lease: &'a Lease,
+        device: &'a pci::Device<device::Bound>,
+        memory: impl Fn() -> Result<memory::Guard<'a>>,
+    ) -> Result<Self> {
         let mut since = None;
         loop {
             let memory = memory()?;
@@ -263,31 +292,25 @@ impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
         self.lease.leave(self.device, self.role);
+        self.lease.requests.leave();
     }
-}
-
-/// The generic device of a PCI function.
-fn raw_device(device: &pci::Device<device::Bound>) -> *mut bindings::device {
-    let device: &device::Device<device::Bound> = device.as_ref();
-    // CAST: `device::Device` is a transparent wrapper of `struct device`.
-    core::ptr::from_ref(device).cast_mut().cast()
 }
 
 fn device_trylock(device: &pci::Device<device::Bound>) -> bool {
     // SAFETY: The device is valid.
-    unsafe { bindings::vfio_helper_device_trylock(raw_device(device)) }
+    unsafe { bindings::vfio_helper_device_trylock(raw(device)) }
 }
 
 /// Must be called by the task that locked it.
 fn device_unlock(device: &pci::Device<device::Bound>) {
     // SAFETY: The device is valid; `leave()` calls this once for a successful trylock, in the task
     // that did it, as `Guard` is not `Send`.
-    unsafe { bindings::vfio_helper_device_unlock(raw_device(device)) }
+    unsafe { bindings::vfio_helper_device_unlock(raw(device)) }
 }
 
 fn device_is_locked(device: &pci::Device<device::Bound>) -> bool {
     // SAFETY: The device is valid; the answer may be outdated at once.
-    unsafe { bindings::mutex_is_locked(&raw mut (*raw_device(device)).mutex) }
+    unsafe { bindings::mutex_is_locked(&raw mut (*raw(device)).mutex) }
 }
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]

@@ -23,6 +23,7 @@ pub mod bar;
 pub mod device;
 pub mod driver;
 pub mod lease;
+mod lockdep;
 pub mod memory;
 pub mod msix;
 pub mod page;

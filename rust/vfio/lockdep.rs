@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What lockdep cannot see by itself.
+//!
+//! `remove()` waits until user space has closed the device, a leader until the other requests have
+//! left the lease: waits without a lock. And the device lock, which both hold meanwhile, is exempt
+//! from lockdep in general, as locks of parents and children would look alike. With
+//! `CONFIG_ZPCI_VFIO_PCI_DEBUG` lockdep is told of all three; else nothing of this costs anything.
+//!
+//! C header: [`include/linux/lockdep.h`](srctree/include/linux/lockdep.h)
+
+use crate::bindings;
+use kernel::{
+    device,
+    pci,
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
+
+/// A place that tasks enter and leave, and for which others wait until all have left.
+#[repr(transparent)]
+#[pin_data]
+pub(crate) struct Map {
+    #[pin]
+    map: Opaque<bindings::lockdep_map>,
+}
+
+// SAFETY: A map may be used from any task; lockdep serialises what it does with it.
+unsafe impl Send for Map {}
+
+// SAFETY: As above.
+unsafe impl Sync for Map {}
+
+impl Map {
+    /// Returns an initializer for a place in which nobody is.
+    pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+        pin_init!(Self {
+            map <- Opaque::ffi_init(|map| {
+                // SAFETY: `map` is valid for writes, `name` and `key` live for ever.
+                unsafe {
+                    bindings::vfio_helper_lockdep_init(map, name.as_char_ptr(), key.as_ptr())
+                }
+            }),
+        })
+    }
+
+    /// This task has entered, without waiting; it may do so more than once.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+            // SAFETY: The map is initialized.
+            unsafe { bindings::vfio_helper_lockdep_enter(self.map.get()) }
+        }
+    }
+
+    /// This task is about to leave.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+            // SAFETY: The map is initialized; should the task not be inside, lockdep complains.
+            unsafe { bindings::vfio_helper_lockdep_leave(self.map.get()) }
+        }
+    }
+
+    /// This task is about to wait until all have left.
+    #[inline]
+    pub(crate) fn wait(&self) {
+        if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+            // SAFETY: The map is initialized.
+            unsafe { bindings::vfio_helper_lockdep_wait(self.map.get()) }
+        }
+    }
+}
+
+/// Has lockdep check the device lock of a function, which the caller holds, until
+/// [`ignore_device_lock`].
+pub(crate) fn check_device_lock(device: &pci::Device<device::Bound>) {
+    if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+        // SAFETY: The device is valid.
+        unsafe { bindings::vfio_helper_device_lock_set_class(crate::device::raw(device)) }
+    }
+}
+
+/// Undoes [`check_device_lock`]; the caller holds the device lock.
+pub(crate) fn ignore_device_lock(device: &pci::Device<device::Bound>) {
+    if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
+        // SAFETY: The device is valid.
+        unsafe { bindings::vfio_helper_device_lock_reset_class(crate::device::raw(device)) }
+    }
+}
