@@ -171,9 +171,13 @@ impl Lease {
             });
             match woken {
                 Woken::True => return Ok(()),
+                Woken::Late => {
+                    self.stats.tick();
+                    return Ok(());
+                }
                 Woken::Killed => return Err(EINTR),
                 Woken::TimedOut if since.elapsed() > PATIENCE => return Err(EAGAIN),
-                Woken::TimedOut => self.stats.tick(),
+                Woken::TimedOut => {}
             }
         }
     }

@@ -29,7 +29,7 @@ pub(crate) struct Stats {
     /// Requests that had to wait for a lease.
     #[pin]
     waits: File<Atomic<u64>>,
-    /// Ticks for which they waited without having been woken.
+    /// Waits that ended because a tick had passed, without a wakeup.
     #[pin]
     ticks: File<Atomic<u64>>,
     /// The longest wait, in nanoseconds.
@@ -67,7 +67,7 @@ impl Stats {
         })
     }
 
-    /// A request looked for a change of the lease without having been woken.
+    /// A request found out that it could go on without having been woken.
     pub(crate) fn tick(&self) {
         self.ticks.add(1, Relaxed);
     }

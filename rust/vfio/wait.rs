@@ -33,8 +33,10 @@ unsafe impl Sync for WaitQueue {}
 /// How a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// The condition is true.
+    /// The condition is true: it was when the wait began, or the task was woken.
     True,
+    /// The condition became true, but nobody woke the task: it found out when the time was over.
+    Late,
     /// The condition was still false when the time was over.
     TimedOut,
     /// The condition is false and the task has been killed.
@@ -83,23 +85,36 @@ impl WaitQueue {
 
     /// Waits until `condition` is true, whatever signals arrive.
     pub(crate) fn wait_uninterruptible(&self, condition: impl Fn() -> bool) {
-        while self.wait(bindings::TASK_UNINTERRUPTIBLE, c_long::MAX, &condition) != Woken::True {}
+        let wait = || self.wait(bindings::TASK_UNINTERRUPTIBLE, c_long::MAX, &condition);
+        while !matches!(wait(), Woken::True | Woken::Late) {}
     }
 
     fn wait(&self, state: u32, mut jiffies: c_long, condition: impl Fn() -> bool) -> Woken {
         let mut entry = bindings::wait_queue_entry::default();
         let entry = &raw mut entry;
-        // SAFETY: `entry` is valid and stays in place until `finish_wait()`.
-        unsafe { bindings::init_wait_entry(entry, 0) };
+        // SAFETY: `entry` is valid and stays in place until `finish_wait()`. The function notes in
+        // its flags that it was called, also for a task that is awake already.
+        unsafe {
+            bindings::init_wait_entry(entry, 0);
+            (*entry).func = Some(bindings::woken_wake_function);
+        }
 
-        let woken = loop {
+        let mut slept = false;
+        let end = loop {
             // SAFETY: The queue is initialized, `entry` is valid and belongs to this task.
             // CAST: Task states are small positive numbers.
             let killed =
                 unsafe { bindings::prepare_to_wait_event(self.head.get(), entry, state as c_int) }
                     != 0;
             if condition() {
-                break Woken::True;
+                // SAFETY: `entry` is valid; wakers change its flags, so they are read volatile.
+                let flags = unsafe { (&raw const (*entry).flags).read_volatile() };
+                let woken = flags & bindings::WQ_FLAG_WOKEN != 0;
+                break if slept && !woken {
+                    Woken::Late
+                } else {
+                    Woken::True
+                };
             }
             if killed {
                 break Woken::Killed;
@@ -109,11 +124,12 @@ impl WaitQueue {
             }
             // SAFETY: May sleep: all callers are in process context and hold no spinlock.
             jiffies = unsafe { bindings::schedule_timeout(jiffies) };
+            slept = true;
         };
 
         // SAFETY: As for `prepare_to_wait_event()`; takes `entry` off the queue.
         unsafe { bindings::finish_wait(self.head.get(), entry) };
-        woken
+        end
     }
 }
 
@@ -151,7 +167,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() > 1
         });
-        assert!(woken == Woken::True);
+        assert!(woken == Woken::Late);
         Ok(())
     }
 }
