@@ -101,7 +101,7 @@ pub(crate) struct Lease {
     #[pin]
     inside: lockdep::Map,
     #[pin]
-    stats: Stats,
+    pub(crate) stats: Stats,
 }
 
 /// How a request came by its lease.
