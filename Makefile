@@ -32,15 +32,18 @@ doctor: ## check what the build and the workshop need, and say how to get it
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
 FLAVOUR ?= release
-export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT KSRC
+export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC
 
 runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
-test: ## run the tests; T='host region' selects, T='lifecycle' takes long
+test: ## run the tests; T='host region' selects
 	@$(runner) test $(T)
+
+test-lifecycle: ## what the host does to a function in use; LONG=1 does it a thousand times, for hours
+	@$(runner) test lifecycle
 
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
@@ -79,5 +82,5 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test test-mutants model-check qemu vm shell vm-paths \
+.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants model-check qemu vm shell vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

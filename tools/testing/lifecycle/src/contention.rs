@@ -4,20 +4,20 @@
 
 use crate::{
     host,
-    stats::{self, Dwell, Waits},
+    stats::{self, Waits},
     suite::{test, Test},
     vmm::Vmm,
 };
+use ktap::Skip;
 use std::{thread, time::Duration};
 
-/// How long a request may wait for others: on the kernel that users run, on one for tests.
+/// How long a request may wait for others. On a kernel for tests there is no telling.
 const LONGEST: Duration = Duration::from_millis(2);
-const LONGEST_DEBUG: Duration = Duration::from_millis(500);
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("requests are issued side by side", || {
-            let dwell = Dwell::new(200)?;
+            let dwell = stats::dwell(200)?;
             let mut vmm = Vmm::start(4);
             thread::sleep(Duration::from_secs(1));
             vmm.stop().all_ok("requests");
@@ -30,12 +30,10 @@ pub(crate) fn tests() -> Vec<Test> {
         }),
         test("contention: all who wait for others are woken", || {
             // So that there is something to wait for.
-            let dwell = Dwell::new(100)?;
+            let dwell = stats::dwell(100)?;
             let seen = contend();
             drop(dwell);
             assert!(seen.waits >= 20, "too few of them");
-            // A tick passes with a wakeup under way when the machine stalls; else never.
-            assert!(seen.ticks < seen.waits / 2, "they are not woken");
             Ok(())
         }),
         test("contention: nobody waits long", || {
@@ -43,12 +41,10 @@ pub(crate) fn tests() -> Vec<Test> {
             host::does(&["unbind"]);
             host::prepare(true);
             let seen = contend();
-            let limit = if stats::is_debug() {
-                LONGEST_DEBUG
-            } else {
-                LONGEST
-            };
-            assert!(seen.longest <= limit, "that is above {limit:?}");
+            if stats::is_debug() {
+                return Err(Skip("the driver is built for tests".to_owned()));
+            }
+            assert!(seen.longest <= LONGEST, "that is above {LONGEST:?}");
             Ok(())
         }),
     ]
@@ -65,5 +61,7 @@ fn contend() -> Waits {
     let waits = Waits::until_now().since(&before);
     println!("# {waits}");
     requests.all_ok("requests");
+    // A tick may fall between the end of a lease and its wakeups.
+    assert!(waits.ticks <= 1 + waits.waits / 10, "they are not woken");
     waits
 }

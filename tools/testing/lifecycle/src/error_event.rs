@@ -5,6 +5,7 @@
 use crate::{
     child::LIMIT,
     host::{self, Host},
+    stats,
     suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
@@ -13,9 +14,6 @@ use ktap::Outcome;
 use rustix::io::Errno;
 use std::{thread, time::Duration};
 
-/// How long the machine may take to report an error.
-const REPORT: Duration = Duration::from_secs(5);
-
 pub(crate) fn tests() -> Vec<Test> {
     vec![
         test("error, then VFIO_DEVICE_RESET, 0 threads", || {
@@ -23,6 +21,12 @@ pub(crate) fn tests() -> Vec<Test> {
         }),
         test("error, then VFIO_DEVICE_RESET, 4 threads", || {
             mended_by_reset(4)
+        }),
+        test("error, then recovery by the host, 0 threads", || {
+            mended_by_host(0)
+        }),
+        test("error, then recovery by the host, 4 threads", || {
+            mended_by_host(4)
         }),
         test("error while unbind waits for the VMM", || {
             let mut vmm = Vmm::start(4);
@@ -49,7 +53,7 @@ fn mended_by_reset(threads: usize) -> Outcome {
     let mut vmm = Vmm::start(threads);
     for _ in 0..3 {
         vmm.stray_dma();
-        vmm.error(REPORT);
+        vmm.error(LIMIT);
         refused(&vmm.issue(20), 20);
 
         vmm.reset(1).all_ok("VFIO_DEVICE_RESET");
@@ -60,6 +64,25 @@ fn mended_by_reset(threads: usize) -> Outcome {
     println!("# requests: {requests:#}");
     refused(&requests, requests.failures());
     vmm.exit();
+    Ok(())
+}
+
+/// The host holds the device lock while it tells the VMM and recovers the function: requests that
+/// come then wait, and succeed.
+fn mended_by_host(threads: usize) -> Outcome {
+    let unmediated = stats::unmediated()?;
+    let mut vmm = Vmm::start(threads);
+    for _ in 0..3 {
+        vmm.stray_dma();
+        vmm.error(LIMIT);
+        vmm.issue(20).all_ok("requests after the report");
+        vmm.no_dma();
+    }
+    let requests = vmm.stop();
+    println!("# requests: {requests:#}");
+    refused(&requests, requests.failures());
+    vmm.exit();
+    drop(unmediated);
     Ok(())
 }
 

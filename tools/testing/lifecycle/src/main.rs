@@ -37,15 +37,16 @@ const BAR: u8 = 2;
 /// How many threads with requests the VMM has, and how to say that.
 const THREADS: [(usize, &str); 3] = [(1, "1 thread"), (4, "4 threads"), (16, "16 threads")];
 
-/// The tests, in the order in which they run. The last ones look at what all of them left.
+/// The tests, in the order in which they run. The last ones look at what all of them left. The long
+/// form does the same as the short one, more often and with more threads.
 fn tests(long: bool) -> Vec<Test> {
     [
-        reset::tests(),
+        reset::tests(long),
         contention::tests(),
         block::tests(),
         closing::tests(),
         error_event::tests(),
-        removal::tests(),
+        removal::tests(long),
         cycles::tests(long),
     ]
     .into_iter()

@@ -4,7 +4,7 @@
 
 use crate::{
     host::Host,
-    stats::{self, Dwell, Waits},
+    stats::{self, Waits},
     suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
@@ -17,24 +17,30 @@ use std::time::Duration;
 /// For some tens of resets by the host.
 const RESETS: Duration = Duration::from_secs(120);
 
-pub(crate) fn tests() -> Vec<Test> {
+pub(crate) fn tests(long: bool) -> Vec<Test> {
+    // By user space, by the host, and changes of PCI_COMMAND.
+    let (most, by_host, toggles) = if long {
+        (1500, 40, 500)
+    } else {
+        (200, 10, 100)
+    };
     let mut tests = Vec::new();
     for (threads, text) in THREADS {
+        let by_vmm = if threads == 4 { most } else { 50 };
         tests.extend([
             test(format!("VFIO_DEVICE_RESET, {text}"), move || {
-                vfio_resets(threads, 50)
+                vfio_resets(threads, by_vmm)
             }),
             test(format!("sysfs reset, {text}"), move || {
-                sysfs_resets(threads, 10)
+                sysfs_resets(threads, by_host)
             }),
             test(format!("hot reset, {text}"), move || hot_resets(threads)),
         ]);
     }
     tests.extend([
-        test("1500 VFIO_DEVICE_RESET, 4 threads", || vfio_resets(4, 1500)),
-        test("40 sysfs resets, 2 threads", || sysfs_resets(2, 40)),
+        test("sysfs reset, 2 threads", move || sysfs_resets(2, by_host)),
         test("resets while requests dwell in the lease", || {
-            let dwell = Dwell::new(300)?;
+            let dwell = stats::dwell(300)?;
             let mut vmm = Vmm::start(4);
             vmm.reset(50).all_ok("VFIO_DEVICE_RESET");
             let mut host = Host::start(&["reset"], 20);
@@ -59,12 +65,13 @@ pub(crate) fn tests() -> Vec<Test> {
             finish(vmm);
             Ok(())
         }),
-        test("PCI_COMMAND switches memory off and on, 4 threads", || {
-            toggling(4, 0)
-        }),
+        test(
+            "PCI_COMMAND switches memory off and on, 4 threads",
+            move || toggling(4, toggles, 0),
+        ),
         test(
             "PCI_COMMAND switches memory off and on, sysfs resets, 4 threads",
-            || toggling(4, 20),
+            move || toggling(4, toggles, 20),
         ),
     ]);
     tests
@@ -86,7 +93,9 @@ fn report(requests: &Tally) -> &Tally {
 
 fn vfio_resets(threads: usize, count: u32) -> Outcome {
     let mut vmm = Vmm::start(threads);
-    vmm.reset(count).all_ok("VFIO_DEVICE_RESET");
+    let resets = vmm.reset(count);
+    println!("# resets: {resets:#}");
+    resets.all_ok("VFIO_DEVICE_RESET");
     finish(vmm);
     Ok(())
 }
@@ -94,7 +103,9 @@ fn vfio_resets(threads: usize, count: u32) -> Outcome {
 fn sysfs_resets(threads: usize, count: u32) -> Outcome {
     let vmm = Vmm::start(threads);
     let mut host = Host::start(&["reset"], count);
-    host.done(RESETS).all_ok("sysfs reset");
+    let resets = host.done(RESETS);
+    println!("# resets: {resets:#}");
+    resets.all_ok("sysfs reset");
     finish(vmm);
     Ok(())
 }
@@ -117,10 +128,10 @@ fn hot_resets(threads: usize) -> Outcome {
 }
 
 /// Requests fail while the memory space is off, and only then and only so.
-fn toggling(threads: usize, resets: u32) -> Outcome {
+fn toggling(threads: usize, toggles: u32, resets: u32) -> Outcome {
     let mut vmm = Vmm::start(threads);
     let mut host = Host::start(&["reset"], resets);
-    vmm.toggle_memory(500).all_ok("writes to PCI_COMMAND");
+    vmm.toggle_memory(toggles).all_ok("writes to PCI_COMMAND");
     let resets_done = host.done(RESETS);
     assert_eq!(resets_done.failures(), 0, "{resets_done:#}");
     vmm.issue(20).all_ok("requests with memory on");

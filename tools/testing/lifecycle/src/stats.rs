@@ -77,26 +77,36 @@ pub(crate) fn is_debug() -> bool {
     directory().join("dwell_us").exists()
 }
 
-/// Has requests dwell where they have the lease and have not issued their instruction yet, until
-/// it is dropped.
-pub(crate) struct Dwell(());
+/// A number that is not 0 until this is dropped.
+pub(crate) struct Setting(&'static str);
 
-impl Dwell {
-    pub fn new(microseconds: u64) -> Result<Self, Skip> {
+impl Setting {
+    fn new(name: &'static str, value: u64) -> Result<Self, Skip> {
         if !is_debug() {
             return Err(Skip("the driver is not built for tests".to_owned()));
         }
-        set("dwell_us", microseconds);
-        set("most_inside", 0);
-        Ok(Self(()))
+        set(name, value);
+        Ok(Self(name))
     }
 }
 
-impl Drop for Dwell {
+impl Drop for Setting {
     fn drop(&mut self) {
         // With the driver's device it is gone.
         if is_debug() {
-            set("dwell_us", 0);
+            set(self.0, 0);
         }
     }
+}
+
+/// Has requests dwell where they have the lease and have not issued their instruction yet.
+pub(crate) fn dwell(microseconds: u64) -> Result<Setting, Skip> {
+    let dwell = Setting::new("dwell_us", microseconds)?;
+    set("most_inside", 0);
+    Ok(dwell)
+}
+
+/// Has the host recover the function from errors by itself, once it has been opened.
+pub(crate) fn unmediated() -> Result<Setting, Skip> {
+    Setting::new("unmediated", 1)
 }

@@ -54,7 +54,7 @@ usage: runner run             boot the machine and show the driver at work
        runner vm-paths        print where the machine's parts are
 
 Environment: FLAVOUR=release|debug  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
-             TIMEOUT=seconds  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
+             TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
              QEMU=patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.

@@ -49,6 +49,8 @@ struct Boot {
     trace: Option<&'static str>,
     files: Files,
     command: &'static str,
+    /// An option that makes the command take hours, if it has one.
+    long: Option<&'static str>,
     results: Results,
 }
 
@@ -60,6 +62,7 @@ const BOOT: Boot = Boot {
     trace: None,
     files: Files::None,
     command: "",
+    long: None,
     results: Results::Output,
 };
 
@@ -82,6 +85,9 @@ enum Results {
 
 /// How many seconds a machine may take, the slowest one under emulation on a busy processor.
 const TIMEOUT: &str = "1800";
+
+/// The same, if LONG is set.
+const LONG_TIMEOUT: &str = "14400";
 
 const RUNGS: &[Rung] = &[
     Rung {
@@ -121,13 +127,14 @@ const RUNGS: &[Rung] = &[
         name: "lifecycle",
         kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci && lifecycle-test",
+            long: Some("--long"),
             ..BOOT
         }),
     },
 ];
 
 /// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &["lifecycle"];
+const ON_DEMAND: &[&str] = &[];
 
 /// Runs the named rungs, or all but those on demand, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
@@ -266,7 +273,9 @@ impl Boot {
         filter: Option<&str>,
     ) -> Result<Vec<Test>> {
         let guest = Guest::get(cache, self.flavour, tree)?;
-        let mut machine = Machine::from_env(self.flavour, TIMEOUT)?;
+        let long = self.long.filter(|_| vm::var("LONG").is_some());
+        let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
+        let mut machine = Machine::from_env(self.flavour, timeout)?;
         machine.hardware = if self.patched {
             Patched::get(tree)?.hardware(self.functions)
         } else {
@@ -277,10 +286,13 @@ impl Boot {
             Files::None => Vec::new(),
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
         });
-        let command = match (&self.results, filter) {
-            (Results::Output, Some(filter)) => format!("{} '{filter}'", self.command),
-            _ => self.command.to_string(),
-        };
+        let filter = filter.filter(|_| matches!(self.results, Results::Output));
+        let words = [
+            Some(self.command.to_string()),
+            long.map(str::to_owned),
+            filter.map(|filter| format!("'{filter}'")),
+        ];
+        let command = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let mut output = Collector::new(name);
         let outcome = vm::run(cache, &guest, &machine, &command, true, &mut output)?;
         let output = output.data;
@@ -435,7 +447,8 @@ mod tests {
     fn rungs_are_chosen_by_name() {
         let by_default = RUNGS.len() - ON_DEMAND.len();
         assert_eq!(choose(&[]).unwrap().len(), by_default);
-        assert_eq!(choose(ON_DEMAND).unwrap().len(), ON_DEMAND.len());
+        let names: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+        assert_eq!(choose(&names).unwrap().len(), RUNGS.len());
         assert_eq!(choose(&["region"]).unwrap()[0].name, "region");
         assert!(choose(&["no such rung"]).is_err());
     }
