@@ -78,13 +78,12 @@ impl Position {
         u8::try_from(self.index).ok().filter(|_| self.index <= last)
     }
 
-    /// The same position in the layout of the core.
-    fn to_core(&self) -> Result<file::Offset> {
-        if self.offset >> CORE_SHIFT != 0 {
-            return Err(EINVAL);
-        }
+    /// The same position in the layout of the core; what has none there is beyond all regions
+    /// that the core serves, so the last position of the region will do.
+    fn to_core(&self) -> file::Offset {
+        let offset = self.offset.min((1 << CORE_SHIFT) - 1);
         // CAST: Region indices are small.
-        Ok((self.index << CORE_SHIFT | self.offset) as file::Offset)
+        (self.index << CORE_SHIFT | offset) as file::Offset
     }
 }
 
@@ -114,6 +113,7 @@ impl<T: Driver> Operations<T> {
         unsafe {
             Self::access(
                 vdev,
+                count,
                 ppos,
                 |device, bar, offset| {
                     let user = UserSlice::new(UserPtr::from_ptr(buf.cast()), count);
@@ -141,6 +141,7 @@ impl<T: Driver> Operations<T> {
         unsafe {
             Self::access(
                 vdev,
+                count,
                 ppos,
                 |device, bar, offset| {
                     let user = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), count);
@@ -156,10 +157,15 @@ impl<T: Driver> Operations<T> {
     /// `vdev` is the VFIO core's part of an open `Device<T>`, `ppos` valid.
     unsafe fn access(
         vdev: *mut bindings::vfio_device,
+        count: usize,
         ppos: *mut file::Offset,
         to_bar: impl FnOnce(&Device<T>, u8, u64) -> Result<usize>,
         to_core: impl FnOnce(*mut file::Offset) -> isize,
     ) -> isize {
+        // As in the core, before anything is checked.
+        if count == 0 {
+            return 0;
+        }
         // SAFETY: By the safety requirements.
         let position = unsafe { &mut *ppos };
         let at = Position::new(*position);
@@ -172,7 +178,7 @@ impl<T: Driver> Operations<T> {
                     to_bar(device, bar, at.offset)? as isize
                 }
                 None => {
-                    let mut in_core = at.to_core()?;
+                    let mut in_core = at.to_core();
                     to_core(&raw mut in_core)
                 }
             };
