@@ -4,6 +4,7 @@
 
 use crate::{
     caps::{self, Capability},
+    dma::DmaPage,
     open, Access, Error, VfioFile, ZpciIo,
 };
 use rustix::io::Errno;
@@ -115,6 +116,12 @@ impl Device {
             Access::Group => open::group(address)?,
         };
         Ok(Self { file })
+    }
+
+    /// Lets the function read and write `memory`, which it finds at `iova`, as long as the device
+    /// is open. The driver knows which addresses are possible (`VFIO_DEVICE_GET_INFO`).
+    pub fn map_dma(&self, iova: u64, memory: &'static [DmaPage]) -> Result<(), Error> {
+        self.file.map_dma(iova, memory)
     }
 }
 

@@ -74,6 +74,9 @@ pub enum Error {
     /// The kernel's answer does not make sense.
     #[error("malformed answer of the kernel: {0}")]
     Malformed(&'static str),
+    /// The I/O address space of the device was made elsewhere, and so are its mappings.
+    #[error("the I/O address space of the device is not this library's")]
+    NoAddressSpace,
     /// The driver which is bound has no zPCI I/O region.
     #[error("the driver of the function has no zPCI I/O region")]
     NoRegion,

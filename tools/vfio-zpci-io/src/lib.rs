@@ -26,6 +26,7 @@
 pub mod abi;
 mod caps;
 mod device;
+mod dma;
 mod error;
 mod open;
 mod region;
@@ -36,6 +37,7 @@ mod fake;
 
 pub use caps::Capability;
 pub use device::{Device, DeviceFile, DeviceInfo, Irq, RegionInfo};
+pub use dma::DmaPage;
 pub use error::{Error, RequestError};
 pub use open::{Access, VfioFile};
 pub use region::ZpciIo;

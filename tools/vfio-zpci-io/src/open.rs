@@ -3,6 +3,7 @@
 //! Opening a function, in both ways which VFIO has, and the calls on its file.
 
 use crate::{
+    dma::DmaPage,
     sysfs::{Address, Function},
     DeviceFile, Error,
 };
@@ -26,8 +27,11 @@ use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt,
     vfio_device_bind_iommufd,
     vfio_group_status,
+    vfio_iommu_type1_dma_map,
     VFIO_TYPE1v2_IOMMU, //
     VFIO_API_VERSION,
+    VFIO_DMA_MAP_FLAG_READ,
+    VFIO_DMA_MAP_FLAG_WRITE,
     VFIO_GROUP_FLAGS_VIABLE,
 };
 
@@ -45,14 +49,14 @@ pub enum Access {
 pub struct VfioFile {
     // The device is closed first: fields are dropped in this order.
     device: File,
-    _iommu: Iommu,
+    iommu: Iommu,
 }
 
 #[derive(Debug)]
 enum Iommu {
     Elsewhere,
-    Iommufd { _iommufd: File },
-    Container { _group: File, _container: File },
+    Iommufd { iommufd: File, ioas: [u8; 4] },
+    Container { _group: File, container: File },
 }
 
 // The numbers of <linux/vfio.h> and <linux/iommufd.h>, all _IO(';', n): the generated bindings
@@ -71,6 +75,8 @@ const VFIO_DEVICE_RESET: Opcode = opcode::none(TYPE, 111);
 const VFIO_DEVICE_BIND_IOMMUFD: Opcode = opcode::none(TYPE, 118);
 const VFIO_DEVICE_ATTACH_IOMMUFD_PT: Opcode = opcode::none(TYPE, 119);
 const IOMMU_IOAS_ALLOC: Opcode = opcode::none(TYPE, 0x81);
+const IOMMU_IOAS_MAP: Opcode = opcode::none(TYPE, 0x85);
+const VFIO_IOMMU_MAP_DMA: Opcode = opcode::none(TYPE, 113);
 
 /// An ioctl: its number, its argument and the integer it returns.
 struct Call {
@@ -139,8 +145,60 @@ impl From<OwnedFd> for VfioFile {
     fn from(device: OwnedFd) -> Self {
         Self {
             device: device.into(),
-            _iommu: Iommu::Elsewhere,
+            iommu: Iommu::Elsewhere,
         }
+    }
+}
+
+impl VfioFile {
+    /// Lets the function read and write `memory` at `iova`, see [`crate::Device::map_dma`].
+    pub(crate) fn map_dma(&self, iova: u64, memory: &'static [DmaPage]) -> Result<(), Error> {
+        let address = memory.as_ptr().expose_provenance() as u64;
+        let length = size_of_val(memory) as u64;
+        match &self.iommu {
+            Iommu::Elsewhere => return Err(Error::NoAddressSpace),
+            Iommu::Iommufd { iommufd, ioas } => {
+                // struct iommu_ioas_map { u32 size, flags, ioas_id, reserved; u64 user_va, length,
+                // iova; } with the flags FIXED_IOVA, WRITEABLE and READABLE
+                let mut map = [0; 40];
+                map[4..8].copy_from_slice(&7u32.to_ne_bytes());
+                map[8..12].copy_from_slice(ioas);
+                map[16..24].copy_from_slice(&address.to_ne_bytes());
+                map[24..32].copy_from_slice(&length.to_ne_bytes());
+                map[32..40].copy_from_slice(&iova.to_ne_bytes());
+                // SAFETY: It starts with its size. The memory it names stays, and is made to be
+                // read and written by others at any time.
+                unsafe { call_sized(iommufd, IOMMU_IOAS_MAP, &mut map) }
+                    .map_err(Error::call("IOMMU_IOAS_MAP"))?;
+            }
+            Iommu::Container { container, .. } => {
+                let mut map = [0; size_of::<vfio_iommu_type1_dma_map>()];
+                let mut set = |at: usize, value: &[u8]| {
+                    map[at..at + value.len()].copy_from_slice(value);
+                };
+                let flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+                set(
+                    offset_of!(vfio_iommu_type1_dma_map, flags),
+                    &flags.to_ne_bytes(),
+                );
+                set(
+                    offset_of!(vfio_iommu_type1_dma_map, vaddr),
+                    &address.to_ne_bytes(),
+                );
+                set(
+                    offset_of!(vfio_iommu_type1_dma_map, iova),
+                    &iova.to_ne_bytes(),
+                );
+                set(
+                    offset_of!(vfio_iommu_type1_dma_map, size),
+                    &length.to_ne_bytes(),
+                );
+                // SAFETY: As above.
+                unsafe { call_sized(container, VFIO_IOMMU_MAP_DMA, &mut map) }
+                    .map_err(Error::call("VFIO_IOMMU_MAP_DMA"))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -230,7 +288,10 @@ pub(crate) fn iommufd(address: &Address) -> Result<VfioFile, Error> {
 
     Ok(VfioFile {
         device,
-        _iommu: Iommu::Iommufd { _iommufd: iommufd },
+        iommu: Iommu::Iommufd {
+            iommufd,
+            ioas: [ioas[8], ioas[9], ioas[10], ioas[11]],
+        },
     })
 }
 
@@ -283,9 +344,9 @@ pub(crate) fn group(address: &Address) -> Result<VfioFile, Error> {
 
     Ok(VfioFile {
         device,
-        _iommu: Iommu::Container {
+        iommu: Iommu::Container {
             _group: group,
-            _container: container,
+            container,
         },
     })
 }
