@@ -27,7 +27,7 @@ const BUSYBOX: &str = "/usr/lib/zpci/s390x/usr/bin/busybox";
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
 /// Our programs for the machine, packages of the same name.
-const PROGRAMS: &[&str] = &["zpci-io", "region-test", "lifecycle-test"];
+const PROGRAMS: &[&str] = &["zpci-io", "region-test", "lifecycle-test", "ism-test"];
 
 /// A machine that is ready to be booted.
 pub struct Guest {

@@ -131,10 +131,19 @@ const RUNGS: &[Rung] = &[
             ..BOOT
         }),
     },
+    Rung {
+        name: "ism",
+        kind: Kind::Boot(Boot {
+            patched: true,
+            functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
+            command: "modprobe zpci-vfio-pci && ism-test",
+            ..BOOT
+        }),
+    },
 ];
 
 /// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &[];
+const ON_DEMAND: &[&str] = &["ism"];
 
 /// Runs the named rungs, or all but those on demand, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! System calls on the file of a device that safe wrappers do not offer.
+
+use rustix::io::Errno;
+use std::{
+    mem::offset_of,
+    os::fd::{AsFd, AsRawFd},
+    ptr,
+};
+use vfio_zpci_io::Device;
+
+/// `pread` to an address where nothing is mapped.
+pub(crate) fn pread_to_nowhere(device: &Device, len: usize, position: u64) -> Result<usize, Errno> {
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: Page 0 is never mapped, so the kernel has nothing to write to.
+    result(unsafe { libc::pread(fd, nowhere(), len, position as libc::off_t) })
+}
+
+/// `pwrite` from an address where nothing is mapped.
+pub(crate) fn pwrite_from_nowhere(
+    device: &Device,
+    len: usize,
+    position: u64,
+) -> Result<usize, Errno> {
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: The kernel only reads, and checks what it can.
+    result(unsafe { libc::pwrite(fd, nowhere(), len, position as libc::off_t) })
+}
+
+fn nowhere() -> *mut libc::c_void {
+    ptr::without_provenance_mut(16)
+}
+
+/// Maps a page of a device, and unmaps it if that has worked.
+pub(crate) fn mmap(device: &Device, position: u64) -> Result<(), Errno> {
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: A new mapping, where the kernel likes.
+    let address = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd,
+            position as libc::off_t,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return result(-1).map(drop);
+    }
+    // SAFETY: The mapping is ours, and was not used.
+    unsafe { libc::munmap(address, 4096) };
+    Ok(())
+}
+
+/// `struct vfio_device_ioeventfd`.
+#[repr(C)]
+struct IoEventFd {
+    argsz: u32,
+    flags: u32,
+    offset: u64,
+    data: u64,
+    fd: i32,
+    reserved: u32,
+}
+
+/// `VFIO_DEVICE_IOEVENTFD`: has the kernel write 8 bytes when `event` is signalled.
+pub(crate) fn ioeventfd(device: &Device, position: u64, event: impl AsFd) -> Result<(), Errno> {
+    const VFIO_DEVICE_IOEVENTFD: libc::Ioctl = 0x3b74;
+    const SIZE_64: u32 = 1 << 3;
+    let argument = IoEventFd {
+        argsz: size_of::<IoEventFd>() as u32,
+        flags: SIZE_64,
+        offset: position,
+        data: 0,
+        fd: event.as_fd().as_raw_fd(),
+        reserved: 0,
+    };
+    const { assert!(offset_of!(IoEventFd, fd) == 24) };
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: The kernel reads the structure, which is as it wants it.
+    let ret = unsafe { libc::ioctl(fd, VFIO_DEVICE_IOEVENTFD, &raw const argument) };
+    result(ret as isize).map(drop)
+}
+
+fn result(ret: isize) -> Result<usize, Errno> {
+    usize::try_from(ret).map_err(|_| {
+        let error = std::io::Error::last_os_error();
+        Errno::from_io_error(&error).expect("a system call fails with an errno")
+    })
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The functions of the machine, by their function id, and a region of one of them.
+//!
+//! The runner makes them (`tools/testing/runner/src/qemu.rs`). What a function does wrong it does from the start.
+
+use rustix::io::{pwrite, Errno};
+use std::sync::atomic::Ordering;
+use vfio_zpci_io::{
+    abi::{self, Header, Request},
+    sysfs::{self, Function},
+    Access, Device, DmaPage,
+};
+
+/// NVMe controllers with a memory buffer, BAR 2.
+pub(crate) mod nvme {
+    /// Does nothing wrong.
+    pub(crate) const PLAIN: u32 = 0x10;
+    /// Refuses each instruction, with status 8.
+    pub(crate) const REFUSES: u32 = 0x51;
+    /// Is busy at each instruction.
+    pub(crate) const BUSY: u32 = 0x52;
+    /// Does not know its handle.
+    pub(crate) const GONE: u32 = 0x53;
+    /// Is busy at each second instruction.
+    pub(crate) const BUSY_EACH_SECOND: u32 = 0x54;
+    /// Are busy at the first [`TIMES`] instructions, one function for each kind of instruction.
+    pub(crate) const BUSY_AT_FIRST: [u32; 3] = [0x55, 0x56, 0x57];
+    pub(crate) const TIMES: u32 = 60;
+    /// Is busy, and takes half a second to say so.
+    pub(crate) const BUSY_AND_SLOW: u32 = 0x58;
+}
+
+/// ISM functions.
+pub(crate) mod ism {
+    /// Two of one fabric, and their names there (GIDs).
+    pub(crate) const PAIR: [u32; 2] = [0x20, 0x30];
+    pub(crate) const GIDS: [u64; 2] = [0x20, 0x30];
+    /// Refuses each instruction.
+    pub(crate) const REFUSES: u32 = 0x61;
+    /// Does not know its handle.
+    pub(crate) const GONE: u32 = 0x62;
+    /// Is busy at each instruction.
+    pub(crate) const BUSY: u32 = 0x63;
+}
+
+/// The BAR that the tests use: memory of NVMe, commands of ISM.
+pub(crate) const BAR: u8 = 2;
+
+/// Where in it good requests go. ISM has 256 bytes there, of which the first 8 start a command.
+pub(crate) const TARGET: u64 = 0x80;
+
+/// What the memory for loaded values is filled with.
+const MARK: u8 = 0xc3;
+
+pub(crate) fn function(fid: u32) -> Function {
+    let functions = sysfs::zpci_functions().expect("there is a list of functions");
+    let mut functions = functions.into_iter();
+    let wanted = functions.find(|function| function.zpci_fid() == Some(fid));
+    wanted.unwrap_or_else(|| panic!("there is no function {fid:#x}"))
+}
+
+/// Opens a function that `driver` is bound to, with its memory space enabled, and its DMA.
+pub(crate) fn open(fid: u32, driver: &str) -> Device {
+    let function = function(fid);
+    function.bind(driver).expect("the driver takes it");
+    let device = Device::open(&function.address(), Access::Iommufd).expect("it can be opened");
+    const PCI_COMMAND: u64 = 4;
+    const MEMORY_AND_MASTER: u16 = 0x6;
+    let command = MEMORY_AND_MASTER.to_le_bytes();
+    device.write_config(PCI_COMMAND, &command).expect("enabled");
+    device
+}
+
+/// The zPCI I/O region of an open function.
+pub(crate) struct Region {
+    pub device: Device,
+    pub fid: u32,
+    pub header: Header,
+    position: u64,
+    /// A page to store from, and to load to.
+    pub memory: &'static DmaPage,
+}
+
+impl Region {
+    pub fn open(fid: u32) -> Self {
+        let device = open(fid, sysfs::DRIVER);
+        let (position, header) = {
+            let region = device.zpci_io().expect("it has the region");
+            (region.position(), region.header())
+        };
+        let region = Self {
+            device,
+            fid,
+            header,
+            position,
+            memory: &DmaPage::leak(1)[0],
+        };
+        region.fill(MARK);
+        region
+    }
+
+    fn address(&self) -> u64 {
+        self.memory.bytes().as_ptr().expose_provenance() as u64
+    }
+
+    /// A good PCISTB of 16 bytes.
+    pub fn block(&self) -> Request {
+        Request {
+            flags: abi::BLOCKW,
+            gaddr: self.address(),
+            offset: TARGET,
+            len: 16,
+            pcias: BAR,
+            ..Request::default()
+        }
+    }
+
+    /// A good PCILG of 8 bytes.
+    pub fn load(&self) -> Request {
+        Request {
+            flags: abi::READ,
+            len: 8,
+            ..self.block()
+        }
+    }
+
+    /// A good PCISTG of 8 bytes.
+    pub fn store(&self) -> Request {
+        Request {
+            flags: abi::WRITE,
+            len: 8,
+            ..self.block()
+        }
+    }
+
+    /// A good request of each kind.
+    pub fn each(&self) -> [Request; 3] {
+        [self.block(), self.load(), self.store()]
+    }
+
+    pub fn send(&self, request: &Request) -> Result<(), Errno> {
+        let position = self.position + abi::REQUEST_POSITION;
+        let count = pwrite(&self.device, &request.to_bytes(), position)?;
+        assert_eq!(count, abi::REQUEST_SIZE, "{request:x?} is written whole");
+        Ok(())
+    }
+
+    /// Fills the memory, which no request uses now.
+    pub fn fill(&self, byte: u8) {
+        write(self.memory, 0, &[byte; abi::PAGE_SIZE]);
+    }
+
+    pub fn nothing_loaded(&self) {
+        let bytes = read(self.memory, 0, abi::PAGE_SIZE);
+        assert!(bytes.iter().all(|&byte| byte == MARK), "a value was loaded");
+    }
+}
+
+pub(crate) fn read(page: &DmaPage, at: usize, len: usize) -> Vec<u8> {
+    let bytes = &page.bytes()[at..at + len];
+    bytes.iter().map(|b| b.load(Ordering::Relaxed)).collect()
+}
+
+pub(crate) fn write(page: &DmaPage, at: usize, data: &[u8]) {
+    for (byte, value) in page.bytes()[at..at + data.len()].iter().zip(data) {
+        byte.store(*value, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests on functions that only the patched QEMU has (tools/qemu): ISM, and such as answer with
+//! condition codes that emulated functions never give.
+//!
+//! `ism-test [FILTER]` runs the tests whose names contain FILTER, and prints KTAP. The functions
+//! it wants are listed in [`machine`].
+
+mod bars;
+mod calls;
+mod client;
+mod ism;
+mod kernel_log;
+mod machine;
+mod refused;
+mod region;
+mod trace;
+
+use ktap::{guarded, Outcome, Report};
+use std::process::ExitCode;
+
+/// One test.
+pub(crate) struct Test {
+    name: String,
+    run: Box<dyn Fn() -> Outcome>,
+}
+
+pub(crate) fn test(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Test {
+    Test {
+        name: name.into(),
+        run: Box::new(run),
+    }
+}
+
+fn run(filter: &str) -> ExitCode {
+    let mut tests: Vec<Test> = [refused::tests(), region::tests(), bars::tests(filter)]
+        .into_iter()
+        .flatten()
+        .collect();
+    tests.retain(|test| test.name.contains(filter));
+    let mut report = Report::begin(tests.len());
+    for test in tests {
+        report.result(&test.name, guarded(|| (test.run)()));
+    }
+    report.end()
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [refused::VICTIM] => refused::victim(),
+        [] => run(""),
+        [filter] if !filter.starts_with('-') => run(filter),
+        _ => {
+            eprintln!("Usage: ism-test [FILTER]");
+            ExitCode::from(2)
+        }
+    }
+}
