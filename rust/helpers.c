@@ -55,7 +55,10 @@ void vfio_helper_lockdep_leave(struct lockdep_map *map)
 
 void vfio_helper_lockdep_wait(struct lockdep_map *map)
 {
+	/* Without lockdep, only the macro is there, not what it calls. */
+#ifdef CONFIG_LOCKDEP
 	lock_map_sync(map);
+#endif
 }
 
 void *vfio_helper_page_address(struct page *page)
