@@ -2,11 +2,12 @@
 
 //! Mutants: the driver with a defect put in, which a test that is named must find.
 //!
-//! Each is a patch in `tools/testing/mutants`, with two lines before the diff:
+//! Each is a patch in `tools/testing/mutants`, with two or three lines before the diff:
 //!
 //! ```text
 //! Defect: what is wrong with the driver
 //! Killed-by: RUNG: the name of the test, or a part of it
+//! Kernel-says: what the log of the booted host must hold, too
 //! ```
 
 use std::{
@@ -30,6 +31,7 @@ struct Mutant {
     defect: String,
     rung: &'static Rung,
     test: String,
+    message: Option<String>,
 }
 
 /// Tests the mutants whose name contains one of `filters`, or all, and returns the exit code.
@@ -102,6 +104,7 @@ fn parse(name: &str, patch: &Path, text: &str) -> Option<Mutant> {
         defect: field("Defect: ")?.into(),
         rung: Rung::named(rung)?,
         test: test.into(),
+        message: field("Kernel-says: ").map(String::from),
     })
 }
 
@@ -129,14 +132,21 @@ impl Mutant {
         }
         let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
         let failures = Test::group(self.rung.name, tests).failures();
-        if failures.iter().any(|name| name.contains(&self.test)) {
-            return Ok(Vec::new());
+        let mut objections = Vec::new();
+        if !failures.iter().any(|name| name.contains(&self.test)) {
+            objections.push(format!(
+                "'{}' of rung {} has not found it",
+                self.test, self.rung.name
+            ));
+            objections.extend(failures.iter().map(|name| format!("but failed: {name}")));
         }
-        let mut objections = vec![format!(
-            "'{}' of rung {} has not found it",
-            self.test, self.rung.name
-        )];
-        objections.extend(failures.iter().map(|name| format!("but failed: {name}")));
+        if let Some(message) = &self.message {
+            let log = results.join(format!("{}.console", self.rung.name));
+            let log = fs::read(&log).context(format!("reading {}", log.display()))?;
+            if !String::from_utf8_lossy(&log).contains(message) {
+                objections.push(format!("the kernel has not said '{message}'"));
+            }
+        }
         Ok(objections)
     }
 }
@@ -183,6 +193,10 @@ mod tests {
             ),
             ("no check", "region", "EINVAL: len 0")
         );
+        assert_eq!(mutant.message, None);
+        let text = text.replace("\n\n", "\nKernel-says: possible\n\n");
+        let mutant = parse("x", Path::new("x.patch"), &text).unwrap();
+        assert_eq!(mutant.message.as_deref(), Some("possible"));
         assert!(parse("x", Path::new(""), "Defect: none\n").is_none());
         assert!(parse(
             "x",
