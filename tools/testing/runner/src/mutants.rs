@@ -23,6 +23,7 @@ use crate::{
     ktap::Test,
     progress,
     rungs::Rung,
+    vm,
 };
 
 struct Mutant {
@@ -126,8 +127,8 @@ impl Mutant {
 
         let results = results.join(&self.name);
         fs::create_dir_all(&results).context("making the results' directory")?;
-        // A defect in the locks may hang the machine; that, too, is found by the test.
-        if env::var_os("TIMEOUT").is_none() {
+        // A defect in the locks may hang the machine, which must not stop us.
+        if vm::var("TIMEOUT").is_none() {
             env::set_var("TIMEOUT", "300");
         }
         let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
