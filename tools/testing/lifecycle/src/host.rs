@@ -47,9 +47,10 @@ pub(crate) fn does(action: &[&str]) {
 }
 
 /// Makes the function ready for a test: configured, known to the kernel, bound to the driver. If
-/// it may be in disorder, from the ground up.
+/// it may be in disorder, from the ground up, beginning with the driver.
 pub(crate) fn prepare(in_order: bool) {
     if !in_order {
+        does(&["load"]);
         // It may be off, or not there at all.
         Host::start(&["power-off"], 1).done(LIMIT);
     }

@@ -41,6 +41,8 @@ enum Kind {
 
 struct Boot {
     flavour: Flavour,
+    /// One CPU whose clock counts instructions, however busy this machine is.
+    exact: bool,
     /// Whether the QEMU of tools/qemu emulates it.
     patched: bool,
     /// Its PCI functions.
@@ -57,6 +59,7 @@ struct Boot {
 /// A boot, as most tests want it.
 const BOOT: Boot = Boot {
     flavour: Flavour::Debug,
+    exact: false,
     patched: false,
     functions: &[qemu::NVME],
     trace: None,
@@ -126,8 +129,17 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "lifecycle",
         kind: Kind::Boot(Boot {
-            command: "modprobe zpci-vfio-pci && lifecycle-test",
+            command: "lifecycle-test",
             long: Some("--long"),
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "contention",
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            exact: true,
+            command: "lifecycle-test contention",
             ..BOOT
         }),
     },
@@ -291,6 +303,11 @@ impl Boot {
             Hardware::stock(self.functions)
         };
         machine.trace = self.trace;
+        if self.exact {
+            machine.cpus = "1".into();
+            let clock = ["-icount", "shift=0,sleep=off"];
+            machine.qemu_args.extend(clock.map(String::from));
+        }
         machine.files.extend(match self.files {
             Files::None => Vec::new(),
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
