@@ -3,6 +3,7 @@
 //! Builds an s390x host with our module, boots it under emulation, and runs a command, the
 //! demonstration or the tests in it. Results go to standard output, all else to standard error.
 
+mod bare;
 mod cache;
 mod conformance;
 mod cpio;

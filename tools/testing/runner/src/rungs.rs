@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    cache::{self, Cache},
+    bare,
+    cache::{self, Cache, Scratch},
     conformance,
     error::{Context, Error, Result},
     guest::Guest,
@@ -74,6 +75,8 @@ enum Files {
     None,
     /// The kernel's VFIO tests.
     Selftests,
+    /// A VMM, and a program without an operating system for its guest.
+    Bare,
 }
 
 /// Where a booted host's KTAP comes from.
@@ -84,6 +87,8 @@ enum Results {
     KernelLog,
     /// What the kernel's VFIO tests print with two drivers.
     Comparison,
+    /// What a program prints in the guest, and without a host.
+    Bare,
 }
 
 /// How many seconds a machine may take, the slowest one under emulation on a busy processor.
@@ -152,10 +157,22 @@ const RUNGS: &[Rung] = &[
             ..BOOT
         }),
     },
+    Rung {
+        name: "bare",
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            patched: true,
+            functions: &[qemu::NVME, qemu::ISM],
+            files: Files::Bare,
+            command: bare::COMMAND,
+            results: Results::Bare,
+            ..BOOT
+        }),
+    },
 ];
 
 /// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &["ism"];
+const ON_DEMAND: &[&str] = &["ism", "bare"];
 
 /// Runs the named rungs, or all but those on demand, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
@@ -294,6 +311,7 @@ impl Boot {
         filter: Option<&str>,
     ) -> Result<Vec<Test>> {
         let guest = Guest::get(cache, self.flavour, tree)?;
+        let scratch = Scratch::new(cache)?;
         let long = self.long.filter(|_| vm::var("LONG").is_some());
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
         let mut machine = Machine::from_env(self.flavour, timeout)?;
@@ -311,6 +329,11 @@ impl Boot {
         machine.files.extend(match self.files {
             Files::None => Vec::new(),
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
+            Files::Bare => {
+                let mut files = Patched::get(tree)?.vmm().to_vec();
+                files.push(bare::program(tree, &scratch)?);
+                files
+            }
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output));
         let words = [
@@ -336,6 +359,11 @@ impl Boot {
             Results::Output => ktap::parse(&output),
             Results::KernelLog => ktap::parse(&outcome.since_command),
             Results::Comparison => conformance::compare(&output),
+            Results::Bare => {
+                let program = scratch.path("bare");
+                let direct = bare::direct(&Patched::get(tree)?, self.functions, &program)?;
+                bare::compare(&direct, &output, self.functions)
+            }
         };
         tests.extend(checks(&outcome, check.then_some(self.flavour)));
         Ok(tests)

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Console, instructions and functions for programs without an operating system. */
+#include "bare.h"
+
+extern volatile u32 exception;
+
+void *memset(void *to, int value, u64 len)
+{
+	u8 *byte = to;
+
+	while (len--)
+		*byte++ = value;
+	return to;
+}
+
+void *memcpy(void *to, const void *from, u64 len)
+{
+	u8 *byte = to;
+	const u8 *source = from;
+
+	while (len--)
+		*byte++ = *source++;
+	return to;
+}
+
+int memcmp(const void *one, const void *other, u64 len)
+{
+	const u8 *a = one, *b = other;
+
+	for (; len--; a++, b++)
+		if (*a != *b)
+			return *a - *b;
+	return 0;
+}
+
+/* The console takes lines, as event data of SCLP. */
+static u8 sccb[PAGE_SIZE] __aligned(PAGE_SIZE);
+static char line[240];
+static u32 line_len;
+
+static void service_call(u32 command)
+{
+	asm volatile(".insn	rre,0xb2200000,%[command],%[sccb]"
+		     :: [command] "d" (command), [sccb] "a" (sccb) : "cc", "memory");
+}
+
+void console_init(void)
+{
+	memset(sccb, 0, sizeof(sccb));
+	*(u16 *)sccb = 28;
+	*(u16 *)(sccb + 10) = 4;		/* length of the masks */
+	*(u32 *)(sccb + 16) = 0x40000040;	/* send: VT220 and operator's messages */
+	service_call(0x00780005);
+}
+
+static void put(char c)
+{
+	if (line_len < sizeof(line) - 2)
+		line[line_len++] = c;
+	if (c != '\n')
+		return;
+
+	line[line_len - 1] = '\r';
+	line[line_len++] = '\n';
+	memset(sccb, 0, 64);
+	*(u16 *)sccb = 14 + line_len;
+	*(u16 *)(sccb + 8) = 6 + line_len;
+	sccb[10] = 0x1a;			/* VT220 */
+	memcpy(sccb + 14, line, line_len);
+	service_call(0x00760005);
+	line_len = 0;
+}
+
+static void put_number(u64 value, int base)
+{
+	char digits[24];
+	int count = 0;
+
+	do
+		digits[count++] = "0123456789abcdef"[value % base];
+	while (value /= base);
+	while (count)
+		put(digits[--count]);
+}
+
+void say(const char *format, ...)
+{
+	__builtin_va_list args;
+	const char *text;
+
+	__builtin_va_start(args, format);
+	for (; *format; format++) {
+		if (*format != '%') {
+			put(*format);
+			continue;
+		}
+		switch (*++format) {
+		case 's':
+			for (text = __builtin_va_arg(args, const char *); *text; text++)
+				put(*text);
+			break;
+		case 'u':
+			put_number(__builtin_va_arg(args, u64), 10);
+			break;
+		case 'x':
+			put_number(__builtin_va_arg(args, u64), 16);
+			break;
+		}
+	}
+	__builtin_va_end(args);
+}
+
+static u64 request(u32 fh, u8 space, u16 len)
+{
+	return (u64)fh << 32 | (u64)space << 16 | len;
+}
+
+static struct outcome outcome_of(int cc, u64 request)
+{
+	return (struct outcome) {
+		.cc = cc,
+		.status = cc == 1 ? request >> 24 & 0xff : 0,
+		.exception = exception,
+	};
+}
+
+void say_outcome(struct outcome outcome)
+{
+	if (outcome.exception)
+		say("exception 0x%x\n", (u64)outcome.exception);
+	else if (outcome.cc == 1)
+		say("cc 1 status %u\n", (u64)outcome.status);
+	else
+		say("cc %u\n", (u64)outcome.cc);
+}
+
+struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len)
+{
+	u64 req = request(fh, space, len);
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rsy,0xeb00000000d0,%[req],%[offset],0(%[data])\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req)
+		: [offset] "d" (offset), [data] "a" (data) : "cc", "memory");
+	return outcome_of(cc, req);
+}
+
+struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len)
+{
+	register u64 req asm("2") = request(fh, space, len);
+	register u64 off asm("3") = offset;
+	u64 loaded = 0xdeadbeefdeadbeef;
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rre,0xb9d20000,%[value],%[req]\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [value] "+d" (loaded), [req] "+d" (req), "+d" (off)
+		:: "cc", "memory");
+	*value = loaded;
+	return outcome_of(cc, req);
+}
+
+struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len)
+{
+	register u64 req asm("2") = request(fh, space, len);
+	register u64 off asm("3") = offset;
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rre,0xb9d00000,%[value],%[req]\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req), "+d" (off)
+		: [value] "d" (value) : "cc", "memory");
+	return outcome_of(cc, req);
+}
+
+void config_write(u32 fh, u64 offset, u32 value, u8 len)
+{
+	pcistg(fh, CONFIG_SPACE, offset, len == 2 ? __builtin_bswap16(value) :
+	       __builtin_bswap32(value), len);
+}
+
+/* CALL LOGICAL PROCESSOR: a request of 32 bytes, and the response behind it. */
+static u8 clp_request[PAGE_SIZE] __aligned(PAGE_SIZE);
+static u8 *const clp_response = clp_request + 32;
+
+#define CLP_OK 0x10
+
+static int clp(u16 command, u16 response_len)
+{
+	u64 none = 0;
+
+	*(u16 *)clp_request = 32;
+	*(u16 *)(clp_request + 2) = command;
+	*(u16 *)clp_response = response_len;
+	asm volatile(".insn	rrf,0xb9a00000,%[none],%[block],0,2"
+		     : [none] "+d" (none) : [block] "a" (clp_request) : "cc", "memory");
+	return *(u16 *)(clp_response + 2) == CLP_OK;
+}
+
+int list_functions(struct function *functions, int max)
+{
+	int count = 0;
+	u8 *entry;
+
+	memset(clp_request, 0, sizeof(clp_request));
+	if (!clp(2, sizeof(clp_request) - 32))
+		return 0;
+	for (entry = clp_response + 32;
+	     entry < clp_response + *(u16 *)clp_response && count < max; entry += 16)
+		functions[count++] = (struct function) {
+			.device = *(u16 *)entry,
+			.vendor = *(u16 *)(entry + 2),
+			.fid = *(u32 *)(entry + 8),
+			.fh = *(u32 *)(entry + 12),
+		};
+	return count;
+}
+
+static int set_function(u32 *fh, u8 operation)
+{
+	memset(clp_request, 0, sizeof(clp_request));
+	*(u32 *)(clp_request + 16) = *fh;
+	clp_request[22] = operation;
+	clp_request[23] = !operation;		/* one DMA address space */
+	if (!clp(5, 32))
+		return 0;
+	*fh = *(u32 *)(clp_response + 16);
+	return 1;
+}
+
+int enable_function(u32 *fh)
+{
+	return set_function(fh, 0);
+}
+
+int disable_function(u32 *fh)
+{
+	return set_function(fh, 1);
+}
+
+/* Function information block of MODIFY PCI FUNCTION CONTROLS */
+static u8 fib[72] __aligned(8);
+
+static int modify(u32 fh, u8 operation)
+{
+	u64 req = (u64)fh << 32 | operation;
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rxy,0xe300000000d0,%[req],0(%[fib])\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req) : [fib] "a" (fib) : "cc", "memory");
+	return good(outcome_of(cc, req));
+}
+
+/* REFRESH PCI TRANSLATIONS */
+static int refresh(u32 fh, u64 address, u64 len)
+{
+	register u64 req asm("4") = (u64)fh << 32;
+	register u64 start asm("2") = address;
+	register u64 size asm("3") = len;
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rre,0xb9d30000,%[req],%[start]\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req), [start] "+d" (start), "+d" (size)
+		:: "cc", "memory");
+	return good(outcome_of(cc, req));
+}
+
+#define MAPPED (8ul << 20)
+
+int enable_dma(u32 fh)
+{
+	/* The same for all functions: region, segment and page tables. */
+	static struct {
+		u64 regions[2048];
+		u64 segments[2048];
+		u64 pages[8][256];
+	} tables __aligned(16384);
+	const u64 invalid = 0x20, protect = 0x400;
+	u64 i, j;
+
+	for (i = 0; i < 2048; i++)
+		tables.regions[i] = tables.segments[i] = invalid;
+	tables.regions[DMA_ADDRESS(0) >> 31] = (u64)tables.segments | 7;
+	for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
+		tables.segments[i] = (u64)tables.pages[i];
+		for (j = 0; j < 256; j++)
+			tables.pages[i][j] = i << 20 | j << 12;
+	}
+	tables.pages[0][0] |= protect;
+
+	memset(fib, 0, sizeof(fib));
+	*(u64 *)(fib + 16) = DMA_ADDRESS(0);
+	*(u64 *)(fib + 24) = DMA_ADDRESS(128ul << 20) - 1;
+	*(u64 *)(fib + 32) = (u64)tables.regions | 0x800 | 1 << 2;
+	return modify(fh, 4) && refresh(fh, DMA_ADDRESS(0), MAPPED);
+}
+
+int enable_interrupts(u32 fh, u64 *bits, u64 *summary)
+{
+	memset(fib, 0, sizeof(fib));
+	*(u32 *)(fib + 40) = 1 << 28 | 1 << 16 | 1 << 7;	/* class 1, one, with summary */
+	*(u64 *)(fib + 48) = (u64)bits;
+	*(u64 *)(fib + 56) = (u64)summary;
+	return modify(fh, 2);
+}

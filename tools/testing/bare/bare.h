@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What a program without an operating system needs to use zPCI functions. */
+#ifndef BARE_H
+#define BARE_H
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long u64;
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))
+#define __aligned(n) __attribute__((aligned(n)))
+#define PAGE_SIZE 4096
+
+void *memset(void *to, int value, u64 len);
+void *memcpy(void *to, const void *from, u64 len);
+int memcmp(const void *one, const void *other, u64 len);
+
+/*
+ * The console.
+ */
+void console_init(void);
+/* %s, %u, %x (both u64) */
+void say(const char *format, ...);
+
+/*
+ * Instructions of a function. The outcome is the condition code, the status code that comes with
+ * condition code 1, or a program exception.
+ */
+struct outcome {
+	u8 cc;
+	u8 status;
+	u16 exception;
+};
+
+struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len);
+struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len);
+struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len);
+void say_outcome(struct outcome outcome);
+
+static inline int good(struct outcome outcome)
+{
+	return !outcome.cc && !outcome.exception;
+}
+
+#define CONFIG_SPACE 15
+
+/* Store into configuration space, which is little endian. */
+void config_write(u32 fh, u64 offset, u32 value, u8 len);
+
+/*
+ * Functions.
+ */
+struct function {
+	u32 fid;
+	u32 fh;
+	u16 vendor;
+	u16 device;
+};
+
+int list_functions(struct function *functions, int max);
+/* The handle changes, and is void afterwards if this fails. */
+int enable_function(u32 *fh);
+int disable_function(u32 *fh);
+
+/* The first 8 MiB of memory, but not page 0, are at these addresses for the function. */
+#define DMA_ADDRESS(p) (0x100000000ul + (u64)(p))
+int enable_dma(u32 fh);
+/* Interrupts, as bits in memory only: bit 0 of each is set. */
+int enable_interrupts(u32 fh, u64 *bits, u64 *summary);
+
+#endif

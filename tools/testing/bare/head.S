@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Entry and end of a program without an operating system. Of program interruptions the code is
+ * noted, and the next instruction follows.
+ */
+#define LC_PGM_CODE	0x8e
+#define LC_PGM_OLD_PSW	0x150
+#define LC_PGM_NEW_PSW	0x1d0
+#define LC_SAVED_R1	0x1400	/* reserved for the operating system */
+
+	.section .text.head, "ax"
+	.globl	_start
+_start:
+	larl	%r15, stack_end
+	aghi	%r15, -160
+	xc	0(160,%r15), 0(%r15)
+	lghi	%r2, 0
+	larl	%r3, pgm_mask
+	mvc	LC_PGM_NEW_PSW(8,%r2), 0(%r3)
+	larl	%r1, pgm
+	stg	%r1, LC_PGM_NEW_PSW+8(%r2)
+	brasl	%r14, main
+	larl	%r1, stop
+	lpswe	0(%r1)
+pgm:
+	stg	%r1, LC_SAVED_R1(%r0)
+	larl	%r1, exception
+	mvc	2(2,%r1), LC_PGM_CODE(%r0)
+	lg	%r1, LC_SAVED_R1(%r0)
+	lpswe	LC_PGM_OLD_PSW
+	.align	8
+pgm_mask:
+	.quad	0x0000000180000000	/* 64-bit mode, nothing enabled */
+	.align	16
+stop:	.quad	0x0002000180000000, 0	/* and waiting: the emulator ends */
+	.data
+	.globl	exception
+	.align	4
+exception:
+	.long	0
+	.bss
+	.align	4096
+	.space	65536
+stack_end:

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A program without an operating system that issues good and bad instructions for each function
+//! of its machine. It runs twice: in place of the s390x host, and in a guest of the host, whose VMM
+//! issues the instructions by the zPCI I/O region. Outcomes and data have to be the same.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    cache::Scratch,
+    error::{Context, Error, Result},
+    ktap::Test,
+    progress,
+    qemu::{Functions, Hardware, Patched},
+};
+
+/// The guest, in the host: all functions are its own.
+pub const COMMAND: &str = r#"
+modprobe zpci-vfio-pci || exit
+set --
+for function in /sys/bus/pci/devices/*; do
+	name=${function##*/}
+	fid=$(cat "$function/function_id")
+	echo zpci_vfio_pci >"$function/driver_override"
+	echo "$name" >/sys/bus/pci/drivers_probe
+	set -- "$@" -device "zpci,uid=$fid,fid=$fid,target=f$fid" -device "vfio-pci,id=f$fid,host=$name"
+done
+/qemu-system-s390x -L / -M s390-ccw-virtio -accel tcg -cpu max -m 64 -nodefaults -nographic \
+	-no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console -kernel /bare \
+	-trace 's390_pci_io*' -D /tmp/trace "$@" 2>&1
+echo "functions with the region: $(grep -c s390_pci_io_init /tmp/trace)"
+echo "requests: $(grep -c 's390_pci_io ' /tmp/trace)"
+"#;
+
+/// What has to differ: in cases that begin so, the first outcome is the second in the guest, and why.
+const DIFFERENCES: &[(&str, &str, &str, &str)] = &[
+    (
+        "strict: PCILG of uneven length",
+        "cc 0",
+        "exception 0x15",
+        UNEVEN,
+    ),
+    (
+        "strict: PCISTG of uneven length",
+        "cc 0",
+        "exception 0x15",
+        UNEVEN,
+    ),
+    (
+        "ism: PCILG of uneven length",
+        "cc 0",
+        "exception 0x15",
+        UNEVEN,
+    ),
+    (
+        "ism: PCISTG of uneven length",
+        "cc 0",
+        "exception 0x15",
+        UNEVEN,
+    ),
+    (
+        "ism: ",
+        "status 40",
+        "status 8",
+        "EREMOTEIO does not tell the status",
+    ),
+];
+
+const UNEVEN: &str = "the region moves 1, 2, 4 or 8 bytes";
+
+/// Compiles the program.
+pub fn program(tree: &Path, scratch: &Scratch) -> Result<PathBuf> {
+    let dir = tree.join("tools/testing/bare");
+    let path = scratch.path("bare");
+    let mut gcc = Command::new("s390x-linux-gnu-gcc");
+    gcc.args([
+        "-march=z13",
+        "-mno-vx",
+        "-msoft-float",
+        "-O2",
+        "-Wall",
+        "-Werror",
+    ])
+    .args([
+        "-fno-strict-aliasing",
+        "-fno-stack-protector",
+        "-ffreestanding",
+    ])
+    .args([
+        "-fno-pic",
+        "-no-pie",
+        "-nostdlib",
+        "-static",
+        "-Wl,--build-id=none",
+    ])
+    .args(["-Wl,--no-warn-rwx-segments", "-T", "bare.lds", "-o"])
+    .arg(&path)
+    .args(["head.S", "bare.c", "cases.c", "-lgcc"])
+    .current_dir(dir);
+    progress::run(
+        "bare: compiling",
+        &mut gcc,
+        &scratch.path("gcc.log"),
+        |_| String::new(),
+    )?;
+    Ok(path)
+}
+
+/// What the program prints with the functions at hand.
+pub fn direct(patched: &Patched, functions: Functions, program: &Path) -> Result<String> {
+    let Hardware {
+        program: qemu,
+        args,
+    } = patched.hardware(functions);
+    let step = "the program in place of the host";
+    let output = Command::new("timeout")
+        .arg("60")
+        .arg(qemu)
+        .args([
+            "-M",
+            "s390-ccw-virtio",
+            "-accel",
+            "tcg",
+            "-cpu",
+            "max",
+            "-m",
+            "64",
+        ])
+        .args([
+            "-nodefaults",
+            "-nographic",
+            "-no-reboot",
+            "-chardev",
+            "stdio,id=console",
+        ])
+        .args(["-device", "sclpconsole,chardev=console", "-kernel"])
+        .arg(program)
+        .args(args)
+        .output()
+        .context(step)?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::new(
+            step,
+            format!("{}: {message}", output.status),
+            "",
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+}
+
+/// One test for each line that the program prints, and some for the comparison as such.
+pub fn compare(direct: &str, nested: &str, functions: Functions) -> Vec<Test> {
+    let nested = nested.replace('\r', "");
+    let mut tests = Vec::new();
+    let mut used = vec![false; DIFFERENCES.len()];
+    let mut theirs = nested.lines();
+    for line in direct.lines() {
+        let there = theirs.next().unwrap_or("nothing");
+        tests.push(Test::check(line, difference(line, there, &mut used)));
+        if line == "end" {
+            break;
+        }
+    }
+    let number = |name: &str| {
+        let line = nested.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    let check = |name: &str, holds: bool, otherwise: &str| {
+        let objection = (!holds).then(|| otherwise.to_string());
+        Test::check(name, objection.into_iter().collect())
+    };
+    let wanted = functions
+        .concat()
+        .iter()
+        .filter(|arg| arg.starts_with("zpci,"))
+        .count();
+    tests.push(check(
+        "all cases were tried",
+        direct.lines().last() == Some("end"),
+        "the program did not reach its end in place of the host",
+    ));
+    tests.push(check(
+        "every function has the region",
+        number("functions with the region: ") == wanted,
+        "the VMM does not use the region of each function",
+    ));
+    let good = |line: &&str| line.contains(" space ") && line.ends_with(" cc 0");
+    let to_bars = direct
+        .lines()
+        .filter(good)
+        .filter(|line| !line.contains(" space 15 "));
+    let issued = to_bars.count();
+    tests.push(check(
+        "instructions go by the region",
+        number("requests: ") >= issued,
+        "there were fewer requests than instructions",
+    ));
+    for ((case, there, here, why), used) in DIFFERENCES.iter().zip(used) {
+        let name = format!("known difference: {case} {there}, in the guest {here}: {why}");
+        tests.push(check(&name, used, "it is no difference any more"));
+    }
+    tests
+}
+
+/// Objections to what the guest printed.
+fn difference(direct: &str, nested: &str, used: &mut [bool]) -> Vec<String> {
+    if nested == direct {
+        return Vec::new();
+    }
+    for ((case, there, here, _), used) in DIFFERENCES.iter().zip(used) {
+        if direct.starts_with(case) && direct.replace(there, here) == nested {
+            *used = true;
+            return Vec::new();
+        }
+    }
+    vec![format!("in the guest: {nested}")]
+}
