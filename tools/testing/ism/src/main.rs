@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [refused::VICTIM] => refused::victim(),
+        [refused::SENDER, fid, name] => refused::sender(fid, name),
         [] => run(""),
         [filter] if !filter.starts_with('-') => run(filter),
         _ => {

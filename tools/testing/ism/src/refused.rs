@@ -14,14 +14,18 @@ use rustix::io::Errno;
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, ChildStdout, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
-use vfio_zpci_io::{abi::Request, sysfs};
+use vfio_zpci_io::abi::Request;
 
-/// Argument that makes this program the victim of [`killed_while_busy`].
-pub(crate) const VICTIM: &str = "--victim";
+/// First argument that makes this program one that only sends a request, see [`Sender`].
+pub(crate) const SENDER: &str = "--sender";
+
+/// How long a request may take that has nothing to wait for, and a process to die. With half a
+/// second for each attempt ([`nvme::BUSY_AND_SLOW`]) it does not get to the 100th.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A good request.
 type Good = fn(&Region) -> Request;
@@ -76,7 +80,10 @@ pub(crate) fn tests() -> Vec<Test> {
     for refusal in REFUSALS {
         for (name, request) in INSTRUCTIONS {
             let title = format!("{}: condition code {} ({name})", refusal.name, refusal.cc);
-            tests.push(test(title, move || refused(refusal, name, request)));
+            tests.push(test(title, move || match refusal.errno {
+                Errno::BUSY => always_busy(name),
+                _ => refused(refusal, name, request),
+            }));
         }
     }
     for ((name, request), fid) in INSTRUCTIONS.into_iter().zip(nvme::BUSY_AT_FIRST) {
@@ -136,26 +143,33 @@ fn is(issued: &Issued, name: &str, request: &Request) {
 fn refused(refusal: Refusal, name: &str, request: Good) -> Outcome {
     let region = Region::open(refusal.fid);
     let request = request(&region);
-    let ((result, time), issued) = trace::during(refusal.fid, || {
-        let start = Instant::now();
-        let result = region.send(&request);
-        (result, start.elapsed())
-    });
+    let (result, issued) = trace::during(refusal.fid, || region.send(&request));
     assert_eq!(result, Err(refusal.errno));
     region.nothing_loaded();
     let issued = only(&issued);
     is(issued, name, &request);
-    assert_eq!(issued.cc, refusal.cc);
+    assert_eq!((issued.cc, issued.tries), (refusal.cc, 1));
     if refusal.cc == 1 {
         assert_eq!(issued.status, refusal.status);
     }
-    if refusal.errno == Errno::BUSY {
-        note(&format!("{} attempts in {time:?}", issued.tries));
-        assert!(issued.tries >= BUSY_TRIES, "{} attempts", issued.tries);
-        assert!(time >= BUSY_TIME, "it took {time:?}");
-    } else {
-        assert_eq!(issued.tries, 1);
-    }
+    Ok(())
+}
+
+/// At least so often and so long, but not for ever.
+fn always_busy(name: &str) -> Outcome {
+    let (answer, issued) = trace::during(nvme::BUSY, || {
+        let mut sender = Sender::start(nvme::BUSY, name);
+        assert!(sender.ends(LIMIT), "it gives up within {LIMIT:?}");
+        sender.answer()
+    });
+    let (errno, micros) = answer.trim_end().split_once(' ').expect("two numbers");
+    assert_eq!(errno, Errno::BUSY.raw_os_error().to_string());
+    let time = Duration::from_micros(micros.parse().expect("a time"));
+    let issued = only(&issued);
+    assert_eq!((issued.name.as_str(), issued.cc), (name, 2));
+    note(&format!("{} attempts in {time:?}", issued.tries));
+    assert!(issued.tries >= BUSY_TRIES, "{} attempts", issued.tries);
+    assert!(time >= BUSY_TIME, "it took {time:?}");
     Ok(())
 }
 
@@ -188,49 +202,78 @@ fn busy_each_second() -> Outcome {
     Ok(())
 }
 
-/// With half a second for each of a hundred attempts, whoever is not killed at once is not killed
-/// for most of a minute.
 fn killed_while_busy() -> Outcome {
-    const LIMIT: Duration = Duration::from_secs(20);
-    let function = function(nvme::BUSY_AND_SLOW);
-    function.bind(sysfs::DRIVER).expect("the driver takes it");
-    let program = env::current_exe().expect("this program");
-    let mut child = Command::new(program)
-        .arg(VICTIM)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the victim");
-    let mut output = BufReader::new(child.stdout.take().expect("its output"));
-    let mut line = String::new();
-    output.read_line(&mut line).expect("a line of it");
-    assert_eq!(line, "ready\n");
-
-    assert!(!ended(&mut child, Duration::from_secs(2)), "it waits");
-    child.kill().expect("killed");
+    let mut sender = Sender::start(nvme::BUSY_AND_SLOW, "PCISTB");
+    assert!(!sender.ends(Duration::from_secs(2)), "it tries");
     let start = Instant::now();
-    assert!(ended(&mut child, LIMIT), "it dies within {LIMIT:?}");
+    sender.child.kill().expect("killed");
+    assert!(sender.ends(LIMIT), "it dies within {LIMIT:?}");
     note(&format!("dead after {:?}", start.elapsed()));
     Ok(())
 }
 
-/// The process that is killed.
-pub(crate) fn victim() -> ExitCode {
-    let region = Region::open(nvme::BUSY_AND_SLOW);
-    println!("ready");
-    let result = region.send(&region.block());
-    println!("{result:?}");
-    ExitCode::FAILURE
+/// A process that sends one request, and can be killed when that takes too long.
+struct Sender {
+    child: Child,
+    output: BufReader<ChildStdout>,
 }
 
-fn ended(child: &mut Child, limit: Duration) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if child.try_wait().expect("its state").is_some() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(20));
+impl Sender {
+    /// Returns when the request is about to be sent.
+    fn start(fid: u32, name: &str) -> Self {
+        let program = env::current_exe().expect("this program");
+        let mut child = Command::new(program)
+            .args([SENDER, &fid.to_string(), name])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let output = child.stdout.take().expect("its output");
+        let mut sender = Self {
+            child,
+            output: BufReader::new(output),
+        };
+        assert_eq!(sender.answer(), "ready\n");
+        sender
     }
-    false
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line
+    }
+
+    fn ends(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if self.child.try_wait().expect("its state").is_some() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+    }
+}
+
+/// Main program of a [`Sender`]: says errno and microseconds.
+pub(crate) fn sender(fid: &str, name: &str) -> ExitCode {
+    let request = INSTRUCTIONS.into_iter().find(|(known, _)| *known == name);
+    let (Ok(fid), Some((_, request))) = (fid.parse(), request) else {
+        return ExitCode::from(2);
+    };
+    let region = Region::open(fid);
+    let request = request(&region);
+    println!("ready");
+    let start = Instant::now();
+    let errno = region.send(&request).err().map_or(0, Errno::raw_os_error);
+    println!("{errno} {}", start.elapsed().as_micros());
+    ExitCode::SUCCESS
 }
 
 /// ISM accepts nothing but blocks at BAR 0, and NVMe no block of 8 bytes.
