@@ -48,6 +48,12 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
+test-qemu: qemu ## run the tests that need the patched QEMU: functions that fail, ISM, guests
+	@$(runner) test ism guest
+
+demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
+	@$(runner) demo-ism
+
 model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
 
@@ -82,5 +88,6 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants model-check qemu vm shell vm-paths \
+.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
+	model-check qemu vm shell vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    cache::{self, Cache, Scratch},
+    cache::{self, Cache},
     cpio::Archive,
     error::{Context, Error, Result},
     kernel::{Flavour, Kernel},
@@ -27,7 +27,13 @@ const BUSYBOX: &str = "/usr/lib/zpci/s390x/usr/bin/busybox";
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
 /// Our programs for the machine, packages of the same name.
-const PROGRAMS: &[&str] = &["zpci-io", "region-test", "lifecycle-test", "ism-test"];
+const PROGRAMS: &[&str] = &[
+    "zpci-io",
+    "region-test",
+    "lifecycle-test",
+    "ism-test",
+    "guest-test",
+];
 
 /// A machine that is ready to be booted.
 pub struct Guest {
@@ -94,20 +100,19 @@ impl Guest {
             .to_string_lossy()
     }
 
-    /// The image and, after it, what is only for one run: `extra` files with their contents and
-    /// `files` from this machine, all in the top directory.
+    /// Writes the image and, after it, what is only for one run: `extra` files with their contents
+    /// and `files` from this machine, all in the top directory.
     pub fn initrd(
         &self,
         cache: &Cache,
-        scratch: &Scratch,
+        path: &Path,
         extra: &[(&str, &[u8])],
         files: &[PathBuf],
-    ) -> Result<PathBuf> {
+    ) -> Result<()> {
         let _lock = cache.lock(&self.lock)?;
-        let path = scratch.path("initrd");
         let step = || format!("writing {}", path.display());
-        fs::copy(&self.image, &path).context(step())?;
-        let file = File::options().append(true).open(&path).context(step())?;
+        fs::copy(&self.image, path).context(step())?;
+        let file = File::options().append(true).open(path).context(step())?;
         let mut archive = Archive::new(file);
         for (name, data) in extra {
             archive.file(name, 0o755, data).context(step())?;
@@ -121,8 +126,7 @@ impl Guest {
                 .tree(&path, name)
                 .context(format!("FILES: copying {}", path.display()))?;
         }
-        archive.finish().context(step())?;
-        Ok(path)
+        archive.finish().context(step())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod bare;
 mod cache;
+mod chain;
 mod conformance;
 mod cpio;
 mod error;
@@ -34,7 +35,7 @@ use signal_hook::{
 };
 
 use crate::{
-    cache::Cache,
+    cache::{Cache, Scratch},
     error::{Context, Error, Result},
     guest::Guest,
     kernel::{Flavour, Kernel},
@@ -45,6 +46,7 @@ use crate::{
 
 const USAGE: &str = "\
 usage: runner run             boot the machine and show the driver at work
+       runner demo-ism        show a guest of the machine that has an ISM function
        runner vm              boot it and run the command in RUN, exit with its code
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
@@ -106,6 +108,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
     let flavour = vm::var("FLAVOUR").unwrap_or_else(|| "release".into());
     match args {
         ["run"] => demo(&tree),
+        ["demo-ism"] => demo_ism(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
         ["vm"] => command(&tree, Flavour::parse(&flavour)?),
@@ -131,16 +134,39 @@ fn demo(tree: &Path) -> Result<u8> {
     let guest = Guest::get(&cache, Flavour::Release, tree)?;
     let machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
     let code = run(&cache, &guest, &machine, DEMO)?;
-    println!(
-        "{}",
-        match code {
-            0 => "PASSED: the zPCI I/O region works in the booted s390x host.".into(),
-            NO_RESULT =>
-                "FAILED: the s390x host did not get to the end of the demonstration.".into(),
-            code => format!("FAILED: the demonstration ended with code {code}."),
+    Ok(verdict(
+        code,
+        "the zPCI I/O region works in the booted s390x host",
+    ))
+}
+
+/// `demo-ism`: the same for a guest of the s390x host that has an ISM function.
+fn demo_ism(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let patched = Patched::get(tree)?;
+    let guest = Guest::get(&cache, Flavour::Release, tree)?;
+    let scratch = Scratch::new(&cache)?;
+    let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
+    machine.hardware = patched.hardware(&[qemu::ISM]);
+    let files = chain::files(&cache, &scratch, &guest, &patched)?;
+    machine.files.extend(files);
+    let code = run(&cache, &guest, &machine, chain::DEMO)?;
+    Ok(verdict(
+        code,
+        "a guest of the booted s390x host has used an ISM function",
+    ))
+}
+
+/// The last line of a demonstration, and the exit code.
+fn verdict(code: u8, success: &str) -> u8 {
+    match code {
+        0 => println!("PASSED: {success}."),
+        NO_RESULT => {
+            println!("FAILED: the s390x host did not get to the end of the demonstration.");
         }
-    );
-    Ok(u8::from(code != 0))
+        code => println!("FAILED: the demonstration ended with code {code}."),
+    }
+    u8::from(code != 0)
 }
 
 /// `vm`: one command, its output, its code.

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     bare,
     cache::{self, Cache, Scratch},
-    conformance,
+    chain, conformance,
     error::{Context, Error, Result},
     guest::Guest,
     kernel::Flavour,
@@ -49,7 +49,7 @@ struct Boot {
     /// Its PCI functions.
     functions: Functions,
     /// Events of the emulator that are kept with the results.
-    trace: Option<&'static str>,
+    trace: &'static [&'static str],
     files: Files,
     command: &'static str,
     /// An option that makes the command take hours, if it has one.
@@ -63,7 +63,7 @@ const BOOT: Boot = Boot {
     exact: false,
     patched: false,
     functions: &[qemu::NVME],
-    trace: None,
+    trace: &[],
     files: Files::None,
     command: "",
     long: None,
@@ -77,6 +77,8 @@ enum Files {
     Selftests,
     /// A VMM, and a program without an operating system for its guest.
     Bare,
+    /// A VMM, and a Linux guest for it.
+    LinuxGuest,
 }
 
 /// Where a booted host's KTAP comes from.
@@ -89,6 +91,8 @@ enum Results {
     Comparison,
     /// What a program prints in the guest, and without a host.
     Bare,
+    /// What the command prints about a guest, and what the emulator saw.
+    Witness,
 }
 
 /// How many seconds a machine may take, the slowest one under emulation on a busy processor.
@@ -169,10 +173,23 @@ const RUNGS: &[Rung] = &[
             ..BOOT
         }),
     },
+    Rung {
+        name: "guest",
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            patched: true,
+            functions: &[qemu::ISM],
+            trace: chain::TRACE,
+            files: Files::LinuxGuest,
+            command: chain::COMMAND,
+            results: Results::Witness,
+            ..BOOT
+        }),
+    },
 ];
 
 /// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &["ism", "bare"];
+const ON_DEMAND: &[&str] = &["ism", "bare", "guest"];
 
 /// Runs the named rungs, or all but those on demand, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
@@ -315,6 +332,7 @@ impl Boot {
         let long = self.long.filter(|_| vm::var("LONG").is_some());
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
         let mut machine = Machine::from_env(self.flavour, timeout)?;
+        let scratch = Scratch::new(cache)?;
         machine.hardware = if self.patched {
             Patched::get(tree)?.hardware(self.functions)
         } else {
@@ -334,8 +352,9 @@ impl Boot {
                 files.push(bare::program(tree, &scratch)?);
                 files
             }
+            Files::LinuxGuest => chain::files(cache, &scratch, &guest, &Patched::get(tree)?)?,
         });
-        let filter = filter.filter(|_| matches!(self.results, Results::Output));
+        let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));
         let words = [
             Some(self.command.to_string()),
             long.map(str::to_owned),
@@ -364,6 +383,7 @@ impl Boot {
                 let direct = bare::direct(&Patched::get(tree)?, self.functions, &program)?;
                 bare::compare(&direct, &output, self.functions)
             }
+            Results::Witness => chain::results(&output, &outcome.trace),
         };
         tests.extend(checks(&outcome, check.then_some(self.flavour)));
         Ok(tests)

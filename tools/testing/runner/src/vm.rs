@@ -43,7 +43,7 @@ pub fn var(name: &str) -> Option<String> {
 pub struct Machine {
     pub hardware: Hardware,
     /// Events of the emulator that go to [`Outcome::trace`].
-    pub trace: Option<&'static str>,
+    pub trace: &'static [&'static str],
     pub cpus: String,
     pub memory: String,
     pub qemu_args: Vec<String>,
@@ -69,7 +69,7 @@ impl Machine {
         })?;
         Ok(Self {
             hardware: Hardware::stock(&[qemu::NVME]),
-            trace: None,
+            trace: &[],
             cpus: var("SMP").unwrap_or_else(|| "2".into()),
             memory: var("MEM").unwrap_or_else(|| memory.into()),
             qemu_args: split("QEMU_ARGS", &var("QEMU_ARGS").unwrap_or_default())?,
@@ -122,7 +122,8 @@ pub fn run(
         ("command", command.as_bytes()),
         ("boot.env", env.as_bytes()),
     ];
-    let initrd = guest.initrd(cache, &scratch, &extra, &machine.files)?;
+    let initrd = scratch.path("initrd");
+    guest.initrd(cache, &initrd, &extra, &machine.files)?;
     let console = scratch.path("console");
     let trace = scratch.path("trace");
     let mut qemu = qemu(guest, machine, &initrd, "loglevel=7");
@@ -135,7 +136,7 @@ pub fn run(
         .args(["-device", "virtserialport,chardev=output,name=output"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    if let Some(events) = machine.trace {
+    for events in machine.trace {
         qemu.args(["-trace", events]).arg("-D").arg(&trace);
     }
     progress::say(&format!(
@@ -205,7 +206,8 @@ pub fn run(
 /// A shell on the machine's console.
 pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStatus> {
     let scratch = Scratch::new(cache)?;
-    let initrd = guest.initrd(cache, &scratch, &[], &machine.files)?;
+    let initrd = scratch.path("initrd");
+    guest.initrd(cache, &initrd, &[], &machine.files)?;
     let mut qemu = qemu(guest, machine, &initrd, "loglevel=4");
     qemu.args(["-serial", "mon:stdio"]);
     Qemu::spawn(&mut qemu)?.wait()

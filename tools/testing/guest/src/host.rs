@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The machine we run on, be it the host or the guest: its functions, interrupts, trace.
+
+use crate::failure::{ensure, Context, Failure};
+use ktap::note;
+use std::{
+    fmt, fs, io,
+    path::Path,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+use vfio_zpci_io::sysfs::Function;
+
+/// The function that goes to the guest.
+pub(crate) const ADDRESS: &str = "0002:00:00.0";
+const SLOT: &str = "/sys/bus/pci/slots/00000020/power";
+
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// A machine under emulation, in a machine under emulation, takes its time. What takes longer
+/// than this hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until there is something.
+pub(crate) fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<T> {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let limit = limit.as_secs();
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("{what}: not within {limit} s"),
+    ))
+}
+
+/// The identities of the ISM devices in use by their driver, as soon as there are `count`.
+pub(crate) fn ism_devices(count: usize) -> io::Result<Vec<String>> {
+    wait_for("ISM devices", LIMIT, || {
+        let mut devices = Vec::new();
+        // Without the driver there is no such directory.
+        for entry in fs::read_dir("/sys/class/dibs").into_iter().flatten() {
+            let gid = fs::read_to_string(entry?.path().join("gid"))?;
+            devices.push(gid.trim().to_string());
+        }
+        Ok((devices.len() == count).then_some(devices))
+    })
+}
+
+/// How many interrupts PCI functions have caused.
+pub(crate) fn pci_interrupts() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/interrupts")?;
+    let lines = text.lines().filter(|line| line.contains("PCI-MSI"));
+    let counts = lines.flat_map(|line| {
+        // The first word is the number of the interrupt, then there is one for each processor.
+        let words = line.split_whitespace().skip(1);
+        words.map_while(|word| word.parse::<u64>().ok())
+    });
+    Ok(counts.sum())
+}
+
+/// The function, as soon as the kernel knows it.
+pub(crate) fn function() -> Result<Function, Failure> {
+    let address = ADDRESS.parse()?;
+    wait_for("the function", LIMIT, || Ok(Function::open(address).ok())).context("sysfs")
+}
+
+/// Has the function's slot switched. The process may have to wait for whoever uses the function.
+pub(crate) fn switch(on: bool) -> Result<Child, Failure> {
+    let script = format!("echo {} >{SLOT}", u8::from(on));
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &script])
+        .spawn()
+        .context("starting the shell")
+}
+
+pub(crate) fn has_power() -> Result<bool, Failure> {
+    Ok(read(SLOT)?.trim() == "1")
+}
+
+/// Has the kernel bind functions to drivers as soon as it finds them, or not.
+pub(crate) fn set_autoprobe(on: bool) -> Result<(), Failure> {
+    write("/sys/bus/pci/drivers_autoprobe", if on { "1" } else { "0" })
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let status = Command::new(program).args(arguments).status();
+    let status = status.context(format!("starting {program}"))?;
+    ensure(status.success(), || {
+        format!("{program} {}: {status}", arguments.join(" "))
+    })
+}
+
+/// An instruction that the driver has issued.
+pub(crate) struct Instruction {
+    name: String,
+    bar: String,
+    offset: String,
+    len: String,
+    cc: String,
+}
+
+impl fmt::Display for Instruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            bar,
+            offset,
+            len,
+            cc,
+        } = self;
+        write!(f, "{name} bar {bar} offset {offset} len {len} result {cc}")
+    }
+}
+
+impl Instruction {
+    /// From a line of the driver's tracepoint.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, event) = line.split_once("zpci_vfio_pci_insn: ")?;
+        let field = |name: &str| {
+            let mut words = event.split_whitespace();
+            words.find_map(|word| word.strip_prefix(name).map(str::to_string))
+        };
+        Some(Self {
+            name: event.split_whitespace().nth(1)?.to_string(),
+            bar: field("as=")?,
+            offset: field("offset=")?,
+            len: field("len=")?,
+            cc: field("cc=")?,
+        })
+    }
+}
+
+/// Has the kernel record the driver's instructions.
+pub(crate) fn trace() -> Result<(), Failure> {
+    let event = format!("{TRACING}/events/zpci_vfio_pci/zpci_vfio_pci_insn/enable");
+    write(&format!("{TRACING}/buffer_size_kb"), "16384")?;
+    write(&event, "1")
+}
+
+/// What it has recorded since then. None must be lost.
+pub(crate) fn instructions() -> Result<Vec<Instruction>, Failure> {
+    let text = read(&format!("{TRACING}/trace"))?;
+    let entries = text
+        .lines()
+        .find_map(|line| line.strip_prefix("# entries-in-buffer/entries-written: "))
+        .and_then(|rest| rest.split_whitespace().next()?.split_once('/'));
+    ensure(
+        entries.is_some_and(|(kept, written)| kept == written),
+        || format!("the trace is not complete: {entries:?}"),
+    )?;
+    Ok(text.lines().filter_map(Instruction::parse).collect())
+}
+
+/// Says which tasks sleep so that no signal can wake them, and where.
+pub(crate) fn print_blocked() {
+    let tasks = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let threads = tasks.flat_map(|task| fs::read_dir(task.path().join("task")));
+    for thread in threads.flatten().flatten() {
+        let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+        let status = read("status");
+        if status.contains("State:\tD") {
+            let name = status.lines().next().unwrap_or_default();
+            note(&format!("blocked: {name}\n{}", read("stack")));
+        }
+    }
+}
+
+pub(crate) fn read(path: &str) -> Result<String, Failure> {
+    fs::read_to_string(path).context(path)
+}
+
+fn write(path: &str, text: &str) -> Result<(), Failure> {
+    fs::write(Path::new(path), text).context(path)
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Tests of the whole chain: a Linux guest, with the `ism` driver as it comes with the kernel, has
+//! an ISM function of this host. QEMU gives it to the guest by VFIO; whatever the guest's driver
+//! does with it comes through the zPCI I/O region.
+//!
+//! ```text
+//! guest-test [FILTER]         the tests whose names contain FILTER, as KTAP
+//! guest-test demo             the same for people
+//! guest-test agent ADDRESS    the part that runs in the guest; its host has ADDRESS
+//! ```
+//!
+//! The host has two ISM functions that can reach each other: one for the guest, the other for its
+//! own `ism` driver, so that the two can talk by SMC-D. In the top directory are QEMU, its
+//! firmware, the guest's kernel and initial RAM disk.
+
+mod agent;
+mod before;
+mod chain;
+mod failure;
+mod host;
+mod present;
+mod removal;
+mod smc;
+mod traffic;
+mod vmm;
+
+use chain::Chain;
+use failure::Failure;
+use std::process::ExitCode;
+
+/// A step ends with a sentence about what was found.
+type Outcome = Result<String, Failure>;
+
+/// A test, which is a step of the demonstration, too. It brings about what it needs.
+pub(crate) struct Step {
+    /// What must be true.
+    name: &'static str,
+    /// What is done, for people.
+    story: &'static str,
+    run: fn(&mut Chain) -> Outcome,
+}
+
+/// The steps, in the order in which they happen.
+const STEPS: &[&[Step]] = &[before::STEPS, traffic::STEPS, removal::STEPS];
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let steps = |filter| {
+        let steps = STEPS.iter().copied().flatten();
+        steps.filter(move |step: &&Step| step.name.contains(filter))
+    };
+    match arguments[..] {
+        ["agent", address] => agent::main(address),
+        ["demo"] => present::demo(steps("").collect()),
+        [] => present::ktap(steps("").collect()),
+        [filter] if !filter.starts_with('-') => present::ktap(steps(filter).collect()),
+        _ => {
+            eprintln!("Usage: guest-test [FILTER] | demo | agent ADDRESS");
+            ExitCode::from(2)
+        }
+    }
+}

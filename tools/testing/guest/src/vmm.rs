@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! QEMU with the guest, as the host sees it: a process, its monitor, and the agent in the guest.
+
+use crate::{
+    agent,
+    failure::{ensure, Context, Failure},
+    host::{self, LIMIT},
+    smc,
+};
+use std::{
+    fmt, fs,
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+/// What of the host the guest reaches over the network.
+pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+const CONSOLE: &str = "/tmp/guest.console";
+const OUTPUT: &str = "/tmp/guest.output";
+const TRACE: &str = "/tmp/guest.trace";
+const MONITOR: &str = "/tmp/guest.monitor";
+const INTERFACE: &str = "tap0";
+
+/// Nested emulation is slow, but not that slow.
+const BOOT: Duration = Duration::from_secs(400);
+
+/// The function, for QEMU. The zpci device must come before the other.
+const ZPCI: &str = "zpci,id=zpci0,uid=7,fid=7,target=ism0";
+const FUNCTION: &str = "vfio-pci,id=ism0";
+
+/// QEMU with everything that a guest needs, and the function.
+pub(crate) fn qemu() -> Command {
+    let mut qemu = Command::new("/qemu-system-s390x");
+    qemu.args(["-L", "/", "-M", "s390-ccw-virtio", "-accel", "tcg"])
+        // Time passes as the guest gets on. Else, in emulation within emulation, it would do little
+        // but handle the interrupts of its timer.
+        .args(["-icount", "shift=3"])
+        .args(["-cpu", "max", "-m", "384"])
+        .args(["-nodefaults", "-nographic", "-no-reboot"])
+        .args(["-kernel", "/bzImage", "-initrd", "/guest.cpio"])
+        // A host that is short of time is not a defect of the guest.
+        .args([
+            "-append",
+            "console=ttysclp0 panic=-1 loglevel=7 rcupdate.rcu_cpu_stall_suppress=1",
+        ])
+        .args(["-chardev", &format!("file,id=console,path={CONSOLE}")])
+        .args(["-serial", "chardev:console", "-device", "virtio-serial-ccw"])
+        .args(["-chardev", &format!("file,id=output,path={OUTPUT}")])
+        .args(["-device", "virtserialport,chardev=output,name=output"])
+        .args([
+            "-netdev",
+            &format!("tap,id=net,ifname={INTERFACE},script=no,downscript=no"),
+        ])
+        .args(["-device", "virtio-net-ccw,netdev=net"])
+        .args(["-qmp", &format!("unix:{MONITOR},server=on,wait=off")])
+        .args(["-trace", "s390_pci_io*", "-D", TRACE])
+        .args(["-device", ZPCI, "-device"])
+        .arg(format!("{FUNCTION},host={}", host::ADDRESS))
+        .stdin(Stdio::null());
+    qemu
+}
+
+pub(crate) struct Vmm {
+    process: Child,
+    monitor: Monitor,
+    questions: TcpStream,
+    answers: BufReader<TcpStream>,
+    /// Where the guest's SMC connections come in.
+    pub smc: TcpListener,
+}
+
+impl Vmm {
+    /// Starts the guest and waits until its agent is there.
+    pub fn start() -> Result<Self, Failure> {
+        let step = "starting QEMU";
+        let process = qemu().spawn().context(step)?;
+        let mut starting = Starting(Some(process));
+        let interface = format!("/sys/class/net/{INTERFACE}");
+        starting.wait_for("QEMU's network interface", || {
+            Ok(Path::new(&interface).exists().then_some(()))
+        })?;
+        host::run(
+            "ip",
+            &["addr", "add", &format!("{HOST}/24"), "dev", INTERFACE],
+        )?;
+        host::run("ip", &["link", "set", INTERFACE, "up"])?;
+        let listener = smc::listen(SocketAddrV4::new(HOST, agent::PORT), false).context(step)?;
+        let smc = smc::listen(SocketAddrV4::new(HOST, agent::SMC_PORT), true).context(step)?;
+        let monitor = Monitor::connect().context("QEMU's monitor")?;
+        listener.set_nonblocking(true).context(step)?;
+        let (questions, _) =
+            starting.wait_for("the guest's agent", || match listener.accept() {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+                other => other.map(Some),
+            })?;
+        questions.set_nonblocking(false).context(step)?;
+        questions.set_read_timeout(Some(2 * LIMIT)).context(step)?;
+        let answers = BufReader::new(questions.try_clone().context(step)?);
+        Ok(Self {
+            process: starting.done(),
+            monitor,
+            questions,
+            answers,
+            smc,
+        })
+    }
+
+    /// Asks the agent, and waits for its answer.
+    pub fn ask(&mut self, question: &str) -> Result<String, Failure> {
+        self.tell(question)?;
+        self.answer(question)
+    }
+
+    /// Asks the agent something that takes both sides.
+    pub fn tell(&mut self, question: &str) -> Result<(), Failure> {
+        let line = format!("{question}\n");
+        let step = || format!("asking the guest '{question}'");
+        self.questions.write_all(line.as_bytes()).context(step())
+    }
+
+    pub fn answer(&mut self, question: &str) -> Result<String, Failure> {
+        let mut line = String::new();
+        let step = || format!("the guest's answer to '{question}'");
+        self.answers.read_line(&mut line).context(step())?;
+        match line.trim_end().split_at_checked(2) {
+            Some(("ok", answer)) => Ok(answer.trim_start().into()),
+            _ => Err(Failure::Wrong(format!("{}: '{}'", step(), line.trim_end()))),
+        }
+    }
+
+    /// Gives the function to the guest while it runs.
+    pub fn add_function(&mut self) -> Result<(), Failure> {
+        self.monitor.add(ZPCI)?;
+        self.monitor
+            .add(&format!("{FUNCTION},host={}", host::ADDRESS))
+    }
+
+    /// Whether QEMU has no such device any more.
+    pub fn has_function(&mut self) -> Result<bool, Failure> {
+        let devices = self
+            .monitor
+            .execute(r#"{"execute":"qom-list","arguments":{"path":"/machine/peripheral"}}"#)?;
+        Ok(devices.contains("\"ism0\"") || devices.contains("\"zpci0\""))
+    }
+
+    /// Has the guest shut itself down, and returns how QEMU ended.
+    pub fn end(mut self) -> Result<ExitStatus, Failure> {
+        self.tell("end")?;
+        wait(&mut self.process)
+    }
+
+    /// Tries to be rid of a QEMU that may hang.
+    pub fn kill(mut self) -> Result<(), Failure> {
+        self.process.kill().context("killing QEMU")?;
+        wait(&mut self.process).map(|_| ())
+    }
+}
+
+/// Waits until a process has ended.
+pub(crate) fn wait(process: &mut Child) -> Result<ExitStatus, Failure> {
+    host::wait_for("the end of the process", LIMIT, || process.try_wait()).context("waiting")
+}
+
+/// A QEMU that is killed if something else fails.
+struct Starting(Option<Child>);
+
+impl Starting {
+    /// Waits for something, as long as QEMU runs.
+    fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut() -> std::io::Result<Option<T>>,
+    ) -> Result<T, Failure> {
+        let process = &mut self.0;
+        let waited = host::wait_for(what, BOOT, || {
+            if let Some(Some(status)) = process.as_mut().map(Child::try_wait).transpose()? {
+                return Err(std::io::Error::other(format!("QEMU ended with {status}")));
+            }
+            look()
+        });
+        // A guest that has not come up says where it is.
+        waited.map_err(|error| {
+            let console = console().unwrap_or_default();
+            let last: Vec<_> = console.lines().rev().take(20).collect();
+            let last: Vec<_> = last.into_iter().rev().collect();
+            Failure::Wrong(format!("{error}\n{}", last.join("\n")))
+        })
+    }
+
+    fn done(mut self) -> Child {
+        // Nothing takes it before.
+        self.0.take().expect("QEMU has been started")
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            // It may have ended itself.
+            let _ = process.kill();
+            let _ = wait(process);
+        }
+    }
+}
+
+/// QEMU's monitor, in its language for machines.
+struct Monitor {
+    requests: UnixStream,
+    replies: BufReader<UnixStream>,
+}
+
+impl Monitor {
+    fn connect() -> std::io::Result<Self> {
+        let requests =
+            host::wait_for(
+                "connecting",
+                LIMIT,
+                || Ok(UnixStream::connect(MONITOR).ok()),
+            )?;
+        requests.set_read_timeout(Some(LIMIT))?;
+        let replies = BufReader::new(requests.try_clone()?);
+        let mut monitor = Self { requests, replies };
+        // It greets first.
+        monitor.replies.read_line(&mut String::new())?;
+        monitor.request(r#"{"execute":"qmp_capabilities"}"#)?;
+        Ok(monitor)
+    }
+
+    fn request(&mut self, request: &str) -> std::io::Result<String> {
+        self.requests.write_all(format!("{request}\n").as_bytes())?;
+        loop {
+            let mut line = String::new();
+            if self.replies.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            // There are events in between.
+            if line.contains("\"return\":") || line.contains("\"error\":") {
+                return Ok(line);
+            }
+        }
+    }
+
+    fn execute(&mut self, request: &str) -> Result<String, Failure> {
+        let reply = self.request(request).context("QEMU's monitor")?;
+        ensure(reply.contains("\"return\":"), || {
+            format!("QEMU's monitor: {}", reply.trim_end())
+        })?;
+        Ok(reply)
+    }
+
+    /// Adds a device that is described as on the command line.
+    fn add(&mut self, device: &str) -> Result<(), Failure> {
+        let (driver, properties) = device.split_once(',').unwrap_or((device, ""));
+        let mut arguments = format!(r#""driver":"{driver}""#);
+        for property in properties.split(',') {
+            let (name, value) = property.split_once('=').unwrap_or((property, ""));
+            // Numbers are not strings here.
+            let quote = if value.parse::<u32>().is_ok() {
+                ""
+            } else {
+                "\""
+            };
+            arguments += &format!(r#","{name}":{quote}{value}{quote}"#);
+        }
+        let request = format!(r#"{{"execute":"device_add","arguments":{{{arguments}}}}}"#);
+        self.execute(&request).map(|_| ())
+    }
+}
+
+/// A request to the region, as QEMU has traced it.
+pub(crate) struct Request {
+    operation: &'static str,
+    bar: String,
+    offset: String,
+    len: String,
+    pub result: String,
+}
+
+/// All requests of the last QEMU.
+pub(crate) fn requests() -> Result<Vec<Request>, Failure> {
+    let trace = host::read(TRACE)?;
+    Ok(trace.lines().filter_map(Request::parse).collect())
+}
+
+/// In the same words as an [instruction](host::Instruction).
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            operation,
+            bar,
+            offset,
+            len,
+            result,
+        } = self;
+        write!(
+            f,
+            "{operation} bar {bar} offset {offset} len {len} result {result}"
+        )
+    }
+}
+
+impl Request {
+    /// From "s390_pci_io DEVICE: op 2 bar 0 offset 0x0 len 32 ret 0".
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line.split_once("s390_pci_io ")?;
+        let words: Vec<_> = rest.split_whitespace().collect();
+        let field = |name| {
+            let at = words.iter().position(|word| *word == name)?;
+            words.get(at + 1).map(|word| word.to_string())
+        };
+        Some(Self {
+            operation: match field("op")?.as_str() {
+                "1" => "PCILG",
+                "2" => "PCISTB",
+                "4" => "PCISTG",
+                _ => "?",
+            },
+            bar: field("bar")?,
+            offset: field("offset")?,
+            len: field("len")?,
+            result: field("ret")?,
+        })
+    }
+}
+
+/// What the kernel of the last guest has said.
+pub(crate) fn console() -> Result<String, Failure> {
+    let text = fs::read(CONSOLE).context(CONSOLE)?;
+    Ok(String::from_utf8_lossy(&text).replace('\r', ""))
+}
