@@ -3,12 +3,16 @@
 //! Every value of the fields that interact, one pair of fields at a time.
 
 use crate::{
-    model::Fields,
-    request::{
+    driver::{
+        self,
+        check,
         Instruction,
         Invalid,
+        Request, //
+    },
+    model::{
+        Fields,
         Limits,
-        Request,
         Window, //
     }, //
 };
@@ -16,11 +20,11 @@ use crate::{
 const BLOCKW: u64 = 2;
 
 fn limits() -> Limits {
-    Limits::new(
-        4096,
-        [1 << 20, 0, 1 << 48, u64::MAX, 8, 4096],
-        Default::default(),
-    )
+    Limits {
+        max: 4096,
+        bars: [1 << 20, 0, 1 << 48, u64::MAX, 8, 4096],
+        ..Default::default()
+    }
 }
 
 /// A block that every rule allows.
@@ -45,16 +49,6 @@ fn load() -> Fields {
     }
 }
 
-#[track_caller]
-fn check(fields: Fields, limits: &Limits) {
-    let parsed = fields.parse(limits);
-    assert_eq!(
-        parsed.is_ok(),
-        fields.allowed(limits),
-        "{fields:?} gave {parsed:?}"
-    );
-}
-
 #[test]
 fn fields_are_where_the_abi_has_them() {
     let mut raw = [0; 32];
@@ -64,7 +58,7 @@ fn fields_are_where_the_abi_has_them() {
     raw[28..30].copy_from_slice(&0x0123_u16.to_be_bytes());
     raw[30] = 2;
     assert_eq!(
-        Request::parse(&raw, &limits()),
+        Request::parse(&raw, &driver::limits(&limits())),
         Ok(Request {
             instruction: Instruction::StoreBlock,
             address: 0x0001_0203_0405_0600,
@@ -82,7 +76,7 @@ fn header_says_write_and_the_longest_block() {
         expected[7] = 1;
         expected[8..10].copy_from_slice(&u16::to_be_bytes(max));
         assert_eq!(
-            Limits::new(maxstbl, [0; 6], Default::default()).header(),
+            driver::Limits::new(maxstbl, [0; 6], Default::default()).header(),
             expected
         );
     }
@@ -94,7 +88,7 @@ fn block_every_length_at_every_offset_in_its_page() {
     for len in 0..=4097 {
         for offset in 0..4096 {
             check(
-                Fields {
+                &Fields {
                     len,
                     gaddr: 0x7000 + offset,
                     ..block()
@@ -111,7 +105,7 @@ fn block_every_length_at_every_offset_in_4_kib_of_the_bar() {
     for len in 0..=4097 {
         for offset in 0..4096 {
             check(
-                Fields {
+                &Fields {
                     len,
                     offset: 0x7000 + offset,
                     ..block()
@@ -125,7 +119,11 @@ fn block_every_length_at_every_offset_in_4_kib_of_the_bar() {
 #[test]
 fn block_every_length_against_every_max() {
     for max in 0..=4096 {
-        let limits = Limits::new(max, [1 << 20; 6], Default::default());
+        let limits = Limits {
+            max,
+            bars: [1 << 20; 6],
+            ..Default::default()
+        };
         for len in [
             0,
             1,
@@ -136,7 +134,7 @@ fn block_every_length_against_every_max() {
             4097,
             u16::MAX,
         ] {
-            check(Fields { len, ..block() }, &limits);
+            check(&Fields { len, ..block() }, &limits);
         }
     }
 }
@@ -148,7 +146,7 @@ fn load_and_store_every_length_and_position_in_the_doubleword() {
         for len in 0..=u16::MAX {
             for offset in 0..8 {
                 check(
-                    Fields {
+                    &Fields {
                         flags,
                         len,
                         offset: 0x2000 + offset,
@@ -161,7 +159,7 @@ fn load_and_store_every_length_and_position_in_the_doubleword() {
         for len in [1, 2, 4, 8] {
             for gaddr in 0..4096 {
                 check(
-                    Fields {
+                    &Fields {
                         flags,
                         len,
                         gaddr: 0x1000 + gaddr,
@@ -240,7 +238,7 @@ fn access_stays_inside_its_bar() {
                             len,
                             ..block()
                         };
-                        check(fields, &limits);
+                        check(&fields, &limits);
                     }
                 }
             }
@@ -270,13 +268,17 @@ fn msix_structures_are_out_of_reach() {
                 len: window_len,
             };
             for msix in [[window, Window::default()], [Window::default(), window]] {
-                let limits = Limits::new(4096, [1 << 20; 6], msix);
+                let limits = Limits {
+                    max: 4096,
+                    bars: [1 << 20; 6],
+                    msix,
+                };
                 for offset in (0..0x1900).step_by(4) {
                     for len in [1, 4, 8, 16, 128] {
                         for flags in [1, 2, 4] {
                             for pcias in [0, 1] {
                                 check(
-                                    Fields {
+                                    &Fields {
                                         flags,
                                         offset,
                                         len,
