@@ -54,6 +54,12 @@ test-qemu: qemu ## run the tests that need the patched QEMU: functions that fail
 demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism
 
+fuzz: ## look for requests that the driver judges wrongly, with libFuzzer (TIME=60 seconds)
+	@tools/testing/request/explore fuzz $(TIME)
+
+coverage: ## say which lines of request.rs the tests of this machine do not reach
+	@tools/testing/request/explore coverage
+
 model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
 
@@ -89,5 +95,5 @@ help: ## this list
 	@echo 'Start with: make run'
 
 .PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
-	model-check qemu vm shell vm-paths \
+	fuzz coverage model-check qemu vm shell vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

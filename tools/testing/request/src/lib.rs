@@ -5,8 +5,9 @@
 
 pub mod model;
 
-#[cfg(test)]
-mod driver;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod driver;
+
 #[cfg(test)]
 mod exhaustive;
 #[cfg(test)]
