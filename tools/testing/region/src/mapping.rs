@@ -47,9 +47,12 @@ impl Mapping {
         Self::anonymous(count * PAGE, MapFlags::empty()).expect("there is memory")
     }
 
-    /// Room for one value.
+    /// Room for one value, in a page which is there: a driver that does not ask for the right to
+    /// write finds it as well.
     pub fn value() -> Self {
-        Self::pages(1)
+        let page = Self::pages(1);
+        page.write(0, &[0; 8]);
+        page
     }
 
     /// The start of a file.
