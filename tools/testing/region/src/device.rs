@@ -3,7 +3,11 @@
 //! The device around the region: memory space, reset, event notifiers, and what is left at the
 //! end.
 
-use crate::{fixture::Fixture, order::without_memory_space, test, Test};
+use crate::{
+    fixture::{self, Fixture},
+    order::without_memory_space,
+    test, Test,
+};
 use ktap::Skip;
 use rustix::{
     event::{eventfd, EventfdFlags},
@@ -33,6 +37,20 @@ pub(crate) const TESTS: &[Test] = &[
             }
         });
         assert!(failed.iter().all(|&errno| errno == Errno::IO), "{failed:?}");
+        f.all_accepted(f.each())
+    }),
+    test("EIO: the function is in a low-power state (D3hot)", |f| {
+        // Power management control and status register: the state is in the lowest bits.
+        let register = power_management(f)? + 4;
+        let set = |state: u8| f.device.write_config(register, &[state]).expect("PMCSR");
+        let witness = f.witness();
+        set(3);
+        let results = f.each().map(|request| f.send(&request));
+        set(0);
+        assert_eq!(results, [Err(Errno::IO); 3]);
+        // The function may have been reset by that.
+        f.device.enable_memory(true).expect("memory space on");
+        witness.nothing_changed();
         f.all_accepted(f.each())
     }),
     test("VFIO_DEVICE_RESET, then requests", |f| {
@@ -94,6 +112,13 @@ pub(crate) const LEFTOVERS: &[Test] = &[test("no page is left pinned", |f| {
     assert_eq!(acquired, released);
     Ok(())
 })];
+
+/// Where the power management capability is in configuration space.
+fn power_management(f: &Fixture<'_>) -> Result<u64, Skip> {
+    const POWER_MANAGEMENT: u8 = 1;
+    let capability = fixture::capability(f.device, POWER_MANAGEMENT).expect("capabilities");
+    capability.ok_or_else(|| Skip("the function has no power management".to_owned()))
+}
 
 fn resettable(f: &Fixture<'_>) -> Result<(), Skip> {
     let info = f.device.info().expect("the device's info");

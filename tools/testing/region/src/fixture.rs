@@ -5,6 +5,7 @@
 
 use crate::mapping::Mapping;
 use ktap::{note, Outcome};
+use request::model::Window;
 use rustix::io::{pread, pwrite, Errno};
 use vfio_zpci_io::{
     abi::{self, Header, Request},
@@ -22,14 +23,6 @@ const MARK: u8 = 0xc3;
 
 /// PCI address space of configuration space.
 pub(crate) const CONFIG_SPACE: u8 = 15;
-
-/// Part of a BAR which belongs to the MSI-X table or the pending bit array.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    pub bar: u8,
-    pub start: u64,
-    pub len: u64,
-}
 
 pub(crate) struct Fixture<'a> {
     pub device: &'a Device,
@@ -256,15 +249,31 @@ fn reverse_words(bytes: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Finds the MSI-X structures by the capability in configuration space.
-fn msix(device: &Device) -> Result<Option<[Window; 2]>, Error> {
+/// Where a capability is in configuration space.
+pub(crate) fn capability(device: &Device, id: u8) -> Result<Option<u64>, Error> {
     const STATUS: u64 = 0x06;
     const STATUS_CAPABILITIES: u8 = 1 << 4;
     const CAPABILITIES: u64 = 0x34;
-    const MSIX: u8 = 0x11;
     let byte = |at| {
         let mut byte = [0];
         device.read_config(at, &mut byte).map(|()| byte[0])
+    };
+
+    if byte(STATUS)? & STATUS_CAPABILITIES == 0 {
+        return Ok(None);
+    }
+    let mut at = u64::from(byte(CAPABILITIES)? & !3);
+    while at != 0 && byte(at)? != id {
+        at = u64::from(byte(at + 1)? & !3);
+    }
+    Ok(Some(at).filter(|&at| at != 0))
+}
+
+/// Finds the MSI-X structures by the capability in configuration space.
+fn msix(device: &Device) -> Result<Option<[Window; 2]>, Error> {
+    const MSIX: u8 = 0x11;
+    let Some(at) = capability(device, MSIX)? else {
+        return Ok(None);
     };
     let word = |at| {
         let mut word = [0; 4];
@@ -272,17 +281,6 @@ fn msix(device: &Device) -> Result<Option<[Window; 2]>, Error> {
             .read_config(at, &mut word)
             .map(|()| u32::from_le_bytes(word))
     };
-
-    if byte(STATUS)? & STATUS_CAPABILITIES == 0 {
-        return Ok(None);
-    }
-    let mut at = u64::from(byte(CAPABILITIES)? & !3);
-    while at != 0 && byte(at)? != MSIX {
-        at = u64::from(byte(at + 1)? & !3);
-    }
-    if at == 0 {
-        return Ok(None);
-    }
     let vectors = u64::from(word(at)? >> 16 & 0x7ff) + 1;
     let window = |word: u32, len| Window {
         bar: (word & 7) as u8,

@@ -3,10 +3,11 @@
 //! What belongs to the function: its BARs, its MSI-X structures, its rules for operands.
 
 use crate::{
-    fixture::{Fixture, Window, BAR},
+    fixture::{Fixture, BAR},
     test, Test,
 };
 use ktap::{Outcome, Skip};
+use request::model::Window;
 use rustix::io::Errno;
 use vfio_zpci_io::abi::Request;
 

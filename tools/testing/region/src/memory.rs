@@ -39,6 +39,19 @@ pub(crate) const TESTS: &[Test] = &[
         pages.punch(PAGE, PAGE);
         all_fault(f, &[pages.addr() + PAGE as u64, 0, 0x1000])
     }),
+    test("EFAULT: the same for every size and kind", |f| {
+        let page = Mapping::pages(1);
+        page.protect(MprotectFlags::empty());
+        let blocks = (1..=f.header.max).map(|len| Request { len, ..f.block() });
+        let values = [1, 2, 4, 8]
+            .into_iter()
+            .flat_map(|len| [f.load(), f.store()].map(|r| Request { len, ..r }));
+        let requests = blocks.chain(values).map(|r| Request {
+            gaddr: page.addr(),
+            ..r
+        });
+        f.all_refused(requests, Errno::FAULT)
+    }),
     test("EFAULT: gaddr may not be accessed (PROT_NONE)", |f| {
         let page = Mapping::pages(1);
         page.write(0, &[OLD; PAGE]);
