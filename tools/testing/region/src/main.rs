@@ -11,6 +11,7 @@ mod concurrency;
 mod data;
 mod device;
 mod fixture;
+mod fuzz;
 mod limits;
 mod mapping;
 mod memory;
@@ -48,6 +49,7 @@ const ALL: &[&[Test]] = &[
     data::TESTS,
     device::TESTS,
     concurrency::TESTS,
+    fuzz::TESTS,
     device::LEFTOVERS,
 ];
 

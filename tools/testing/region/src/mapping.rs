@@ -121,6 +121,18 @@ impl Mapping {
             .collect()
     }
 
+    /// Whether it starts with these bytes, which must be mapped and readable.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        assert!(bytes.len() <= self.len);
+        let (words, rest) = bytes.as_chunks();
+        let same = |(at, &word): (usize, &[u8; 8])| {
+            // SAFETY: Within the mapping, which starts with a page.
+            unsafe { self.start.cast::<[u8; 8]>().add(at).read_volatile() == word }
+        };
+        words.iter().enumerate().all(same)
+            && self.read(bytes.len() - rest.len(), rest.len()) == rest
+    }
+
     /// Copies to it. The bytes must be mapped and writable.
     pub fn write(&self, at: usize, bytes: &[u8]) {
         assert!(at + bytes.len() <= self.len);

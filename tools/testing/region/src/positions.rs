@@ -218,7 +218,12 @@ pub(crate) fn pwrite_from(
 }
 
 /// `pread` to an address of a mapping of ours, or one which is not mapped.
-fn pread_to(f: &Fixture<'_>, address: u64, len: usize, position: u64) -> Result<usize, Errno> {
+pub(crate) fn pread_to(
+    f: &Fixture<'_>,
+    address: u64,
+    len: usize,
+    position: u64,
+) -> Result<usize, Errno> {
     let pointer = std::ptr::with_exposed_provenance_mut(address as usize);
     // SAFETY: Nobody holds a reference to the memory, if there is any.
     result(unsafe {
