@@ -18,6 +18,7 @@ mod memory;
 mod order;
 mod positions;
 mod request;
+mod shortage;
 mod userfault;
 
 use fixture::Fixture;
@@ -32,6 +33,12 @@ use vfio_zpci_io::{
 pub(crate) struct Test {
     name: &'static str,
     run: fn(&Fixture<'_>) -> Outcome,
+}
+
+/// A test of a function that is bound, but not open.
+pub(crate) struct Closed {
+    name: &'static str,
+    run: fn(&Function) -> Outcome,
 }
 
 const fn test(name: &'static str, run: fn(&Fixture<'_>) -> Outcome) -> Test {
@@ -50,6 +57,7 @@ const ALL: &[&[Test]] = &[
     device::TESTS,
     concurrency::TESTS,
     fuzz::TESTS,
+    shortage::TESTS,
     device::LEFTOVERS,
 ];
 
@@ -125,9 +133,18 @@ fn main() -> ExitCode {
     let tests = select(ALL, "", &filter);
     let by_group = select(BY_GROUP, "group: ", &filter);
 
-    let mut report = Report::begin(tests.len() + by_group.len());
+    let closed = shortage::CLOSED
+        .iter()
+        .filter(|test| test.name.contains(&filter));
+
+    let planned = tests.len() + by_group.len() + closed.clone().count();
+    let mut report = Report::begin(planned);
     let function = function();
     run(&mut report, &function, Access::Iommufd, &tests);
     run(&mut report, &function, Access::Group, &by_group);
+    for test in closed {
+        let result = function.clone().and_then(|f| guarded(|| (test.run)(&f)));
+        report.result(test.name, result);
+    }
     report.end()
 }

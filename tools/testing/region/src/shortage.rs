@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory is short: the kernel lets one allocation of an operation fail, the first, then the
+//! second and so on until the operation has no more (Documentation/fault-injection of the kernel).
+//! It ends cleanly each time, and works afterwards.
+
+use crate::{
+    fixture::{Fixture, TARGET},
+    mapping::{Mapping, PAGE},
+    test, Closed, Test,
+};
+use ktap::{note, Outcome, Skip};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    ioctl::{ioctl, opcode, Opcode, Updater},
+    mm::MapFlags,
+};
+use std::{
+    fs::{self, File},
+    ops::ControlFlow,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    path::Path,
+};
+use vfio_zpci_io::{
+    abi::Request,
+    sysfs::{Function, DRIVER},
+    Access, Device,
+};
+
+pub(crate) const TESTS: &[Test] = &[test("ENOMEM: no memory for the page of a request", |f| {
+    let failing = Failing::new()?;
+    f.fill(TARGET, 16, 0x11);
+    for request in f.each() {
+        let mut failed = 0;
+        failing.each(
+            // Memory without a page, and without a page table: both are made on demand.
+            || Mapping::anonymous(MEMORY, MapFlags::empty()).expect("mmap"),
+            |memory| {
+                let gaddr = memory.addr() + MEMORY as u64 / 2;
+                f.send(&Request { gaddr, ..request })
+            },
+            |memory, result| {
+                failed += u32::from(result.is_err());
+                let loaded = memory.read(MEMORY / 2, PAGE);
+                let untouched = loaded.iter().all(|&byte| byte == 0);
+                assert!(result.is_ok() || untouched, "{request:x?}");
+                ControlFlow::Continue(())
+            },
+        );
+        assert_ne!(failed, 0, "{request:x?} needs memory");
+        note(&format!("flags {}: {failed} times ENOMEM", request.flags));
+    }
+    f.all_accepted(f.each())
+})];
+
+/// The function is bound, and nobody has it open.
+pub(crate) const CLOSED: &[Closed] = &[
+    Closed {
+        name: "ENOMEM: no memory to open the device",
+        run: |function| {
+            let failing = Failing::new()?;
+            let node = function.vfio_device().expect("sysfs").expect("a node");
+            let mut failed = 0;
+            failing.each(
+                || open("/dev/iommu", OFlags::RDWR),
+                |iommufd| open_device(&node, iommufd),
+                |_, result| {
+                    failed += u32::from(result.is_err());
+                    ControlFlow::Continue(())
+                },
+            );
+            assert_ne!(failed, 0, "it needs memory");
+            note(&format!("{failed} times ENOMEM"));
+            works(function)
+        },
+    },
+    Closed {
+        name: "ENOMEM: no memory to bind the driver",
+        run: |function| {
+            let failing = Failing::new()?;
+            let allocations = Allocations::trace()?;
+            let address = function.address().to_string();
+            let control = |name| {
+                let path = Path::new("/sys/bus/pci/drivers").join(DRIVER).join(name);
+                open(path, OFlags::WRONLY)
+            };
+            let write = |file: &OwnedFd| rustix::io::write(file, address.as_bytes()).map(drop);
+            let mut failed = 0;
+            write(&control("unbind")).expect("unbind");
+            failing.each(
+                || control("bind"),
+                |bind| write(bind),
+                |_, result| {
+                    match result {
+                        // With less than it wanted, but bound.
+                        Ok(()) => write(&control("unbind")).expect("unbind"),
+                        Err(_) => failed += 1,
+                    }
+                    match allocations.take().contains("vfio_create_group") {
+                        // The VFIO core's, which then gives up the group in a way it warns about
+                        // itself: with the IOMMU group still in it.
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    }
+                },
+            );
+            write(&control("bind")).expect("bind");
+            assert_ne!(failed, 0, "it needs memory");
+            note(&format!("{failed} times ENOMEM"));
+            works(function)
+        },
+    },
+];
+
+/// Four segments of s390: one at least has no page table yet.
+const MEMORY: usize = 4 << 20;
+
+/// Memory that cannot be had, for this thread.
+struct Failing(File);
+
+impl Failing {
+    /// No operation allocates more often, by far.
+    const LIMIT: u32 = 5000;
+
+    fn new() -> Result<Self, Skip> {
+        // Allocations that may wait fail as well, single pages and those for user space, too; and
+        // nothing is said about it.
+        for (file, value) in [
+            ("failslab/ignore-gfp-wait", "N"),
+            ("failslab/verbose", "0"),
+            ("fail_page_alloc/ignore-gfp-wait", "N"),
+            ("fail_page_alloc/ignore-gfp-highmem", "N"),
+            ("fail_page_alloc/min-order", "0"),
+            ("fail_page_alloc/verbose", "0"),
+        ] {
+            fs::write(Path::new("/sys/kernel/debug").join(file), value)
+                .map_err(|error| Skip(format!("{file}: {error}")))?;
+        }
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/proc/thread-self/fail-nth");
+        file.map(Self)
+            .map_err(|error| Skip(format!("fail-nth: {error}")))
+    }
+
+    /// Lets the allocation of that number fail, counted from now; 0 for none.
+    fn set(&self, number: u32) {
+        self.0
+            .write_all_at(number.to_string().as_bytes(), 0)
+            .expect("fail-nth");
+    }
+
+    /// Whether it has failed.
+    fn has_failed(&self) -> bool {
+        let mut left = [0; 8];
+        let len = self.0.read_at(&mut left, 0).expect("fail-nth");
+        left[..len] == *b"0\n"
+    }
+
+    /// Runs `operation` for each of its allocations, which fails: it succeeds or says `ENOMEM`.
+    /// Ends when nothing has failed, or `after` has seen enough.
+    fn each<T>(
+        &self,
+        prepare: impl Fn() -> T,
+        operation: impl Fn(&T) -> Result<(), Errno>,
+        mut after: impl FnMut(T, Result<(), Errno>) -> ControlFlow<()>,
+    ) {
+        for number in 1..Self::LIMIT {
+            let prepared = prepare();
+            self.set(number);
+            let result = operation(&prepared);
+            let failed = self.has_failed();
+            self.set(0);
+            match result {
+                Ok(()) => {}
+                Err(Errno::NOMEM) if failed => {}
+                Err(errno) => panic!("allocation {number} failed: {errno}"),
+            }
+            if after(prepared, result).is_break() || !failed {
+                return;
+            }
+        }
+        panic!("the operation allocates without end");
+    }
+}
+
+/// A trace of the allocations of this thread.
+struct Allocations(());
+
+impl Allocations {
+    const TRACING: &str = "/sys/kernel/tracing";
+
+    fn trace() -> Result<Self, Skip> {
+        let this = Self(());
+        let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+        this.set("set_event_pid", &thread)?;
+        this.set("events/kmem/kmalloc/enable", "1")?;
+        Ok(this)
+    }
+
+    fn set(&self, file: &str, value: &str) -> Result<(), Skip> {
+        fs::write(Path::new(Self::TRACING).join(file), value)
+            .map_err(|error| Skip(format!("{file}: {error}")))
+    }
+
+    /// Those since the last time, each with the function that made it.
+    fn take(&self) -> String {
+        let path = Path::new(Self::TRACING).join("trace");
+        let trace = fs::read_to_string(&path).expect("the trace");
+        // Opening it for writing empties it.
+        fs::write(path, "").expect("an empty trace");
+        trace
+    }
+}
+
+impl Drop for Allocations {
+    fn drop(&mut self) {
+        let _ = self.set("events/kmem/kmalloc/enable", "0");
+        let _ = self.set("set_event_pid", "");
+    }
+}
+
+/// The start of `struct vfio_device_bind_iommufd`.
+#[repr(C)]
+struct Bind {
+    argsz: u32,
+    flags: u32,
+    iommufd: i32,
+    out_devid: u32,
+}
+
+const VFIO_DEVICE_BIND_IOMMUFD: Opcode = opcode::none(b';', 118);
+
+/// Opens the device as far as the driver has to do with it, and closes it.
+fn open_device(node: &Path, iommufd: &OwnedFd) -> Result<(), Errno> {
+    let device = rustix::fs::open(node, OFlags::RDWR, Mode::empty())?;
+    let mut bind = Bind {
+        argsz: size_of::<Bind>() as u32,
+        flags: 0,
+        iommufd: iommufd.as_raw_fd(),
+        out_devid: 0,
+    };
+    // SAFETY: The structure is that of the kernel's header.
+    unsafe {
+        ioctl(
+            &device,
+            Updater::<VFIO_DEVICE_BIND_IOMMUFD, _>::new(&mut bind),
+        )
+    }
+}
+
+fn open(path: impl AsRef<Path>, flags: OFlags) -> OwnedFd {
+    let path = path.as_ref();
+    rustix::fs::open(path, flags, Mode::empty())
+        .unwrap_or_else(|errno| panic!("{}: {errno}", path.display()))
+}
+
+/// The function can be used.
+fn works(function: &Function) -> Outcome {
+    let device = Device::open(&function.address(), Access::Iommufd).expect("open");
+    let fixture = Fixture::new(&device).expect("the region");
+    fixture.all_accepted(fixture.each())
+}
