@@ -49,7 +49,7 @@ test-mutants: ## put defects into the driver, one by one: each must be found (T=
 	@$(runner) mutants $(T)
 
 test-qemu: qemu ## run the tests that need the patched QEMU: functions that fail, ISM, guests
-	@$(runner) test ism guest
+	@$(runner) test ism bare guest
 
 demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism

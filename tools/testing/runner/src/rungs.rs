@@ -328,7 +328,6 @@ impl Boot {
         filter: Option<&str>,
     ) -> Result<Vec<Test>> {
         let guest = Guest::get(cache, self.flavour, tree)?;
-        let scratch = Scratch::new(cache)?;
         let long = self.long.filter(|_| vm::var("LONG").is_some());
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
         let mut machine = Machine::from_env(self.flavour, timeout)?;
