@@ -3,7 +3,7 @@
 //! A small driver of ISM functions, as far as the tests need it, on any way to their BARs.
 
 use rustix::io::Errno;
-use std::fmt;
+use std::{fmt, sync::atomic::Ordering::Relaxed};
 use vfio_zpci_io::{Device, DmaPage};
 
 /// The BARs: data moves, and commands.
@@ -110,13 +110,11 @@ impl Buffer {
     }
 
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
-        use std::sync::atomic::Ordering::Relaxed;
         let bytes = self.memory.iter().flat_map(DmaPage::bytes);
         bytes.skip(at).take(len).map(|b| b.load(Relaxed)).collect()
     }
 
     pub fn clear(&self) {
-        use std::sync::atomic::Ordering::Relaxed;
         let bytes = self.memory.iter().flat_map(DmaPage::bytes);
         bytes.for_each(|byte| byte.store(0, Relaxed));
     }
