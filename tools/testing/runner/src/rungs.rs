@@ -42,6 +42,9 @@ enum Kind {
 
 struct Boot {
     flavour: Flavour,
+    /// Whether one test, if it is asked for alone, finds the same on the release kernel, which
+    /// boots faster.
+    release_for_one: bool,
     /// One CPU whose clock counts instructions, however busy this machine is.
     exact: bool,
     /// Whether the QEMU of tools/qemu emulates it.
@@ -60,6 +63,7 @@ struct Boot {
 /// A boot, as most tests want it.
 const BOOT: Boot = Boot {
     flavour: Flavour::Debug,
+    release_for_one: false,
     exact: false,
     patched: false,
     functions: &[qemu::NVME],
@@ -121,6 +125,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "region",
         kind: Kind::Boot(Boot {
+            release_for_one: true,
             command: "modprobe zpci-vfio-pci && region-test",
             ..BOOT
         }),
@@ -327,10 +332,15 @@ impl Boot {
         keep: &dyn Fn(&str) -> PathBuf,
         filter: Option<&str>,
     ) -> Result<Vec<Test>> {
-        let guest = Guest::get(cache, self.flavour, tree)?;
+        let flavour = if self.release_for_one && filter.is_some() {
+            Flavour::Release
+        } else {
+            self.flavour
+        };
+        let guest = Guest::get(cache, flavour, tree)?;
         let long = self.long.filter(|_| vm::var("LONG").is_some());
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
-        let mut machine = Machine::from_env(self.flavour, timeout)?;
+        let mut machine = Machine::from_env(flavour, timeout)?;
         let scratch = Scratch::new(cache)?;
         machine.hardware = if self.patched {
             Patched::get(tree)?.hardware(self.functions)
@@ -384,7 +394,7 @@ impl Boot {
             }
             Results::Witness => chain::results(&output, &outcome.trace),
         };
-        tests.extend(checks(&outcome, check.then_some(self.flavour)));
+        tests.extend(checks(&outcome, check.then_some(flavour)));
         Ok(tests)
     }
 }
