@@ -113,7 +113,7 @@ fn answer(ip: Ipv4Addr, request: &str, busy: &mut Option<Busy>) -> io::Result<St
         ["busy-end"] => match busy.take() {
             Some(busy) => {
                 let (rounds, error) = busy.end()?;
-                Ok(format!("{rounds} {error}"))
+                Ok(format!("{rounds} rounds, {error}"))
             }
             None => Err(io::Error::other("there is no connection")),
         },

@@ -61,6 +61,10 @@ fn evidence() -> Result<(), Failure> {
 
 /// A few plain words on each step.
 pub(crate) fn demo(steps: Vec<&Step>) -> ExitCode {
+    println!(
+        "This is the s390x host. It is emulated, and has two ISM functions: one for a guest (by \
+         QEMU,\nin this host), the other for the host's own ism driver.\n"
+    );
     let mut chain = Chain::default();
     for (step, number) in steps.iter().zip(1..) {
         let start = Instant::now();

@@ -62,8 +62,8 @@ fn power_off(chain: &mut Chain) -> Outcome {
     guest.ask("devices 0")?;
     wait_until("QEMU has let go", || Ok(!guest.has_function()?))?;
     Ok(format!(
-        "After {} s the slot is off. The connection ended after {rounds} rounds \
-         (host: {error}; guest: {guest_end})",
+        "After {} s the slot is off. Both have seen their connection end (host: {rounds} rounds, \
+         {error}; guest: {guest_end})",
         time.as_secs()
     ))
 }
