@@ -161,6 +161,7 @@ const RUNGS: &[Rung] = &[
         name: "ism",
         kind: Kind::Boot(Boot {
             patched: true,
+            release_for_one: true,
             functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
             command: "modprobe zpci-vfio-pci && ism-test",
             ..BOOT
