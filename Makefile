@@ -39,7 +39,7 @@ runner := scripts/toolchain run cargo run -q --release --locked --manifest-path 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
-test: ## run the tests; T='host region' selects
+test: $(if $(T),,qemu) ## run the tests; T='host region' selects
 	@$(runner) test $(T)
 
 test-lifecycle: ## what the host does to a function in use; LONG=1 does it a thousand times, for hours
@@ -48,7 +48,7 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
-test-qemu: qemu ## run the tests that need the patched QEMU: functions that fail, ISM, guests
+test-qemu: qemu ## of these, those that need the patched QEMU: functions that fail, ISM, guests
 	@$(runner) test ism bare guest
 
 demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
@@ -90,7 +90,7 @@ rust-analyzer: ## rust-project.json for the module's crates
 	@$(runner) rust-analyzer
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'Start with: make run'
 

@@ -194,10 +194,7 @@ const RUNGS: &[Rung] = &[
     },
 ];
 
-/// Rungs that take long and run only when they are named.
-const ON_DEMAND: &[&str] = &["ism", "bare", "guest"];
-
-/// Runs the named rungs, or all but those on demand, and returns the exit code.
+/// Runs the named rungs, or all, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
     let rungs = choose(names)?;
     let cache = Cache::open()?;
@@ -243,10 +240,7 @@ fn choose(names: &[&str]) -> Result<Vec<&'static Rung>> {
     }
     Ok(RUNGS
         .iter()
-        .filter(|rung| match names {
-            [] => !ON_DEMAND.contains(&rung.name),
-            names => names.contains(&rung.name),
-        })
+        .filter(|rung| names.is_empty() || names.contains(&rung.name))
         .collect())
 }
 
@@ -532,10 +526,7 @@ mod tests {
 
     #[test]
     fn rungs_are_chosen_by_name() {
-        let by_default = RUNGS.len() - ON_DEMAND.len();
-        assert_eq!(choose(&[]).unwrap().len(), by_default);
-        let names: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
-        assert_eq!(choose(&names).unwrap().len(), RUNGS.len());
+        assert_eq!(choose(&[]).unwrap().len(), RUNGS.len());
         assert_eq!(choose(&["region"]).unwrap()[0].name, "region");
         assert!(choose(&["no such rung"]).is_err());
     }
