@@ -138,7 +138,7 @@ fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> 
     })?;
     let target = PathBuf::from(target);
     // From building to reading, another run must not put its own programs there.
-    let _lock = cache.lock("user-space")?;
+    let _lock = cache.lock(&format!("user-space-{}", cache::key(&target)))?;
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--release", "--locked", "--target", TARGET])
