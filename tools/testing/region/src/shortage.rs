@@ -95,14 +95,15 @@ pub(crate) const CLOSED: &[Closed] = &[
                 || control("bind"),
                 |bind| write(bind),
                 |_, result| {
+                    let made = allocations.take();
                     match result {
                         // With less than it wanted, but bound.
                         Ok(()) => write(&control("unbind")).expect("unbind"),
                         Err(_) => failed += 1,
                     }
-                    match allocations.take().contains("vfio_create_group") {
-                        // The VFIO core's, which then gives up the group in a way it warns about
-                        // itself: with the IOMMU group still in it.
+                    match result.is_err() && made.contains("vfio_create_group") {
+                        // The VFIO core's, which from here on gives up the group in a way it warns
+                        // about itself: with the IOMMU group still in it.
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),
                     }
@@ -263,6 +264,6 @@ fn open(path: impl AsRef<Path>, flags: OFlags) -> OwnedFd {
 /// The function can be used.
 fn works(function: &Function) -> Outcome {
     let device = Device::open(&function.address(), Access::Iommufd).expect("open");
-    let fixture = Fixture::new(&device).expect("the region");
+    let fixture = Fixture::new(&device, false).expect("the region");
     fixture.all_accepted(fixture.each())
 }
