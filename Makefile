@@ -39,7 +39,7 @@ runner := scripts/toolchain run cargo run -q --release --locked --manifest-path 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
-test: $(if $(T),,qemu) ## run the tests; T='host region' selects
+test: $(if $(T),,qemu) ## run the tests; T='host region' selects; LONG=1 also the long ones (hours)
 	@$(runner) test $(T)
 
 test-lifecycle: ## what the host does to a function in use; LONG=1 does it a thousand times, for hours

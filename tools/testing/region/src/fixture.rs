@@ -26,6 +26,8 @@ pub(crate) const CONFIG_SPACE: u8 = 15;
 
 pub(crate) struct Fixture<'a> {
     pub device: &'a Device,
+    /// Tests may take long.
+    pub long: bool,
     /// Position of the region in the device's file.
     pub position: u64,
     pub header: Header,
@@ -42,7 +44,7 @@ pub(crate) struct Fixture<'a> {
 }
 
 impl<'a> Fixture<'a> {
-    pub fn new(device: &'a Device) -> Result<Self, Error> {
+    pub fn new(device: &'a Device, long: bool) -> Result<Self, Error> {
         let (position, header) = {
             let region = device.zpci_io()?;
             (region.position(), region.header())
@@ -57,6 +59,7 @@ impl<'a> Fixture<'a> {
         source.write(0, &bytes);
         let mut fixture = Self {
             device,
+            long,
             position,
             header,
             bars,

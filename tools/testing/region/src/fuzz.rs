@@ -4,7 +4,7 @@
 //! each is compared with a model: the outcome, the memory of the process, the memory of the
 //! function. Every outcome the model knows has to occur.
 //!
-//! `FUZZ_REQUESTS` says how many there are, `FUZZ_SEED` which ones.
+//! `FUZZ_SEED` says which ones, `FUZZ_REQUESTS` how many.
 
 use crate::{
     fixture::{Fixture, BAR, CONFIG_SPACE},
@@ -30,7 +30,7 @@ use vfio_zpci_io::abi::{HEADER_SIZE, REQUEST_POSITION, REQUEST_SIZE};
 pub(crate) const TESTS: &[Test] = &[test(
     "fuzz: what comes of random requests is what the rules say",
     |f| {
-        let requests = number("FUZZ_REQUESTS").unwrap_or(REQUESTS);
+        let requests = number("FUZZ_REQUESTS").unwrap_or(if f.long { MANY } else { ENOUGH });
         let seed = number("FUZZ_SEED").unwrap_or_else(now);
         note(&format!("FUZZ_SEED={seed} FUZZ_REQUESTS={requests}"));
         let tally = fuzz(f, seed, requests);
@@ -46,8 +46,10 @@ pub(crate) const TESTS: &[Test] = &[test(
     },
 )];
 
-/// How many requests are enough for every outcome to occur many times.
-const REQUESTS: u64 = 1 << 15;
+/// So many steps are enough for every outcome to occur many times.
+const ENOUGH: u64 = 1 << 14;
+/// For a long test.
+const MANY: u64 = 1 << 20;
 const THREADS: u64 = 4;
 /// In one of so many rounds the function's memory space is disabled.
 const ROUNDS: u64 = 8;

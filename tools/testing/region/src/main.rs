@@ -2,10 +2,28 @@
 
 //! Tests of the zPCI I/O region through the real file of the device, as a VMM uses it.
 //!
-//! `region-test [FILTER]` runs the tests whose names contain FILTER, and prints KTAP. They want
-//! one zPCI function with a BAR 2 that behaves like memory: an emulated NVMe controller with a
+//! `region-test [--long] [FILTER]` runs the tests whose names contain FILTER, and prints KTAP. With
+//! `--long` some of them take a quarter of an hour and more. They want one zPCI function with a BAR 2 that behaves like memory: an emulated NVMe controller with a
 //! memory buffer. They bind it to the driver and open it, first by character device and iommufd,
 //! then (fewer tests) by group and container.
+//!
+//! What shows which row of the table of errors in Documentation/arch/s390/vfio-zpci-io.rst:
+//!
+//! | row         | tests                                                                        |
+//! |-------------|------------------------------------------------------------------------------|
+//! | `EINVAL`    | [`positions`]: position, count, vectors; [`request`]: the fields; [`limits`]:|
+//! |             | BARs and MSI-X; [`fuzz`]: each rule as the only one that is broken           |
+//! | `EFAULT`    | [`positions`]: request and header; [`memory`]: each kind of memory           |
+//! | `ENOMEM`    | [`shortage`]                                                                 |
+//! | `EIO`       | [`device`]: PCI_COMMAND, D3hot; KUnit, `memory`: permanent failure           |
+//! | `EAGAIN`    | KUnit, `lease`: waiting ends after a while                                   |
+//! | `EINTR`     | lifecycle-test, ism-test: nobody reads it, but whoever is killed dies        |
+//! | `ENODEV`    | ism-test: condition code 3                                                   |
+//! | `ENXIO`     | [`limits`]; [`fuzz`]; ism-test                                               |
+//! | `EREMOTEIO` | ism-test: condition code 1; lifecycle-test: the function in error            |
+//! | `EBUSY`     | ism-test: condition code 2                                                   |
+//!
+//! The order of the rows: [`order`], and ism-test for what the instruction answers.
 
 mod concurrency;
 mod data;
@@ -70,6 +88,7 @@ fn run(
     function: &Result<Function, String>,
     access: Access,
     tests: &[NamedTest],
+    long: bool,
 ) {
     let device = match function {
         Err(reason) => Err(reason.clone()),
@@ -77,9 +96,8 @@ fn run(
     };
     let fixture = match &device {
         Err(reason) => Err(reason.clone()),
-        Ok(device) => {
-            guarded(|| Fixture::new(device).map_err(|e| e.to_string())).and_then(|fixture| fixture)
-        }
+        Ok(device) => guarded(|| Fixture::new(device, long).map_err(|e| e.to_string()))
+            .and_then(|fixture| fixture),
     };
     for (name, run) in tests {
         let result = match &fixture {
@@ -124,10 +142,12 @@ fn function() -> Result<Function, String> {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let filter = arguments.next().unwrap_or_default();
-    if arguments.next().is_some() || filter.starts_with('-') {
-        eprintln!("Usage: region-test [FILTER]");
+    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
+    let long = arguments.first().is_some_and(|first| first == "--long");
+    arguments.drain(..usize::from(long));
+    let filter = arguments.pop().unwrap_or_default();
+    if !arguments.is_empty() || filter.starts_with('-') {
+        eprintln!("Usage: region-test [--long] [FILTER]");
         return ExitCode::from(2);
     }
     let tests = select(ALL, "", &filter);
@@ -140,8 +160,8 @@ fn main() -> ExitCode {
     let planned = tests.len() + by_group.len() + closed.clone().count();
     let mut report = Report::begin(planned);
     let function = function();
-    run(&mut report, &function, Access::Iommufd, &tests);
-    run(&mut report, &function, Access::Group, &by_group);
+    run(&mut report, &function, Access::Iommufd, &tests, long);
+    run(&mut report, &function, Access::Group, &by_group, long);
     for test in closed {
         let result = function.clone().and_then(|f| guarded(|| (test.run)(&f)));
         report.result(test.name, result);

@@ -55,7 +55,7 @@ struct Boot {
     trace: &'static [&'static str],
     files: Files,
     command: &'static str,
-    /// An option that makes the command take hours, if it has one.
+    /// An option that makes the command take much longer, if it has one.
     long: Option<&'static str>,
     results: Results,
 }
@@ -127,6 +127,7 @@ const RUNGS: &[Rung] = &[
         kind: Kind::Boot(Boot {
             release_for_one: true,
             command: "modprobe zpci-vfio-pci && region-test",
+            long: Some("--long"),
             ..BOOT
         }),
     },
