@@ -75,3 +75,71 @@ impl Drop for Guard<'_> {
         unsafe { bindings::up_read(&raw mut (*self.core.get()).memory_lock) };
     }
 }
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_memory)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+    use kernel::static_lock_class;
+
+    const D0: c_int = 0;
+    const D3HOT: c_int = 3;
+
+    /// What [`Guard::new`] says about a device of which only that works which it looks at.
+    fn guard(command: u32, power: c_int, state: bindings::pci_channel_state_t) -> Result {
+        let core = KBox::<Opaque<bindings::vfio_pci_core_device>>::init(
+            pin_init::init_zeroed(),
+            GFP_KERNEL,
+        )?;
+        let function =
+            KBox::<Opaque<bindings::pci_dev>>::init(pin_init::init_zeroed(), GFP_KERNEL)?;
+        let config = Cell::new([0_u8; 64]);
+        let mut bytes = config.get();
+        bytes[bindings::PCI_COMMAND as usize] = command as u8;
+        config.set(bytes);
+
+        let raw = core.get();
+        // SAFETY: All of it stays in place until the end of the test; name and key live for ever.
+        unsafe {
+            (*raw).pdev = function.get();
+            (*raw).vconfig = config.as_ptr().cast();
+            (*function.get()).current_state = power;
+            (*function.get()).error_state = state;
+            bindings::__init_rwsem(
+                &raw mut (*raw).memory_lock,
+                c"zpci_vfio_pci: test".as_char_ptr(),
+                static_lock_class!().as_ptr(),
+            );
+        }
+        let result = Guard::new(&core).map(drop);
+
+        // SAFETY: The lock is initialized.
+        unsafe {
+            let lock = &raw mut (*raw).memory_lock;
+            assert!(bindings::down_write_trylock(lock) == 1);
+            bindings::up_write(lock);
+        }
+        result
+    }
+
+    #[test]
+    fn memory_space_is_enabled_in_the_command_register() {
+        let normal = bindings::pci_channel_io_normal;
+        assert!(guard(bindings::PCI_COMMAND_MEMORY, D0, normal) == Ok(()));
+        assert!(guard(!bindings::PCI_COMMAND_MEMORY, D0, normal) == Err(EIO));
+    }
+
+    #[test]
+    fn low_power_state_makes_it_inaccessible() {
+        let normal = bindings::pci_channel_io_normal;
+        assert!(guard(bindings::PCI_COMMAND_MEMORY, D3HOT, normal) == Err(EIO));
+    }
+
+    #[test]
+    fn of_the_error_states_only_permanent_failure_does() {
+        let state = |state| guard(bindings::PCI_COMMAND_MEMORY, D0, state);
+        assert!(state(bindings::pci_channel_io_frozen) == Ok(()));
+        assert!(state(bindings::pci_channel_io_perm_failure) == Err(EIO));
+    }
+}
