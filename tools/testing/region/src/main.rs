@@ -3,27 +3,12 @@
 //! Tests of the zPCI I/O region through the real file of the device, as a VMM uses it.
 //!
 //! `region-test [--long] [FILTER]` runs the tests whose names contain FILTER, and prints KTAP. With
-//! `--long` some of them take a quarter of an hour and more. They want one zPCI function with a BAR 2 that behaves like memory: an emulated NVMe controller with a
-//! memory buffer. They bind it to the driver and open it, first by character device and iommufd,
-//! then (fewer tests) by group and container.
+//! `--long` one takes a quarter of an hour and more. They want one zPCI function with a BAR 2 that
+//! behaves like memory: an emulated NVMe controller with a memory buffer. They bind it to the
+//! driver and open it, first by character device and iommufd, then (fewer tests) by group and
+//! container.
 //!
-//! What shows which row of the table of errors in Documentation/arch/s390/vfio-zpci-io.rst:
-//!
-//! | row         | tests                                                                        |
-//! |-------------|------------------------------------------------------------------------------|
-//! | `EINVAL`    | [`positions`]: position, count, vectors; [`request`]: the fields; [`limits`]:|
-//! |             | BARs and MSI-X; [`fuzz`]: each rule as the only one that is broken           |
-//! | `EFAULT`    | [`positions`]: request and header; [`memory`]: each kind of memory           |
-//! | `ENOMEM`    | [`shortage`]                                                                 |
-//! | `EIO`       | [`device`]: PCI_COMMAND, D3hot; KUnit, `memory`: permanent failure           |
-//! | `EAGAIN`    | KUnit, `lease`: waiting ends after a while                                   |
-//! | `EINTR`     | lifecycle-test, ism-test: nobody reads it, but whoever is killed dies        |
-//! | `ENODEV`    | ism-test: condition code 3                                                   |
-//! | `ENXIO`     | [`limits`]; [`fuzz`]; ism-test                                               |
-//! | `EREMOTEIO` | ism-test: condition code 1; lifecycle-test: the function in error            |
-//! | `EBUSY`     | ism-test: condition code 2                                                   |
-//!
-//! The order of the rows: [`order`], and ism-test for what the instruction answers.
+//! Documentation/arch/s390/vfio-zpci-io.rst says which of them shows which error.
 
 mod concurrency;
 mod data;
