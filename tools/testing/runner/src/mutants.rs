@@ -35,14 +35,18 @@ struct Mutant {
     message: Option<String>,
 }
 
-/// Tests the mutants whose name contains one of `filters`, or all, and returns the exit code.
+/// Tests the mutants that have one of `filters` as their name or, if none has, in it; or all. Returns
+/// the exit code.
 pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
-    let mutants: Vec<_> = read(tree)?
-        .into_iter()
-        .filter(|mutant| {
-            filters.is_empty() || filters.iter().any(|filter| mutant.name.contains(filter))
-        })
-        .collect();
+    let mut mutants = read(tree)?;
+    let names: Vec<_> = mutants.iter().map(|mutant| mutant.name.clone()).collect();
+    mutants.retain(|mutant| {
+        filters.is_empty()
+            || filters.iter().any(|filter| {
+                mutant.name == *filter
+                    || (!names.iter().any(|name| name == filter) && mutant.name.contains(filter))
+            })
+    });
     let cache = Cache::open()?;
     // Two trees may be tested at the same time.
     let item = format!("mutants-{}", cache::key(tree));
