@@ -40,7 +40,7 @@ pub(crate) fn tests() -> Vec<Test> {
             // A new device, whose numbers are 0.
             host::does(&["unbind"]);
             host::prepare(true);
-            let seen = contend(500);
+            let seen = contend(100);
             // With several CPUs it is the emulator's time that requests wait for.
             if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
                 return Err(Skip("there is more than one CPU".to_owned()));
