@@ -95,11 +95,9 @@ pub trait Driver: Sized + Send + Sync + 'static {
 /// Connects a [`Driver`] to the PCI bus and the VFIO core.
 pub struct Adapter<T: Driver>(T);
 
-// SAFETY:
-// - `bindings::pci_driver` is a C type, declared `repr(C)`, and embeds a `struct device_driver` at
-//   `DEVICE_DRIVER_OFFSET`.
-// - The private data of the PCI device is the VFIO core's, which the generic infrastructure must
-//   not free: `probe_callback()`, when it fails, and `remove_callback()` leave none behind.
+// SAFETY: `bindings::pci_driver` is a C type, declared `repr(C)`, with a `struct device_driver` at
+// `DEVICE_DRIVER_OFFSET`. The private data of the PCI device is the VFIO core's, which the generic
+// infrastructure must not free: a failed `probe_callback()` and `remove_callback()` leave none.
 unsafe impl<T: Driver> DriverLayout for Adapter<T> {
     type DriverType = bindings::pci_driver;
     type DriverData<'bound> = ();
