@@ -114,6 +114,13 @@ fn parse(name: &str, patch: &Path, text: &str) -> Option<Mutant> {
 }
 
 impl Mutant {
+    fn patch_command(&self, tree: &Path) -> Command {
+        let mut patch = Command::new("patch");
+        patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "-i"]);
+        patch.arg(&self.patch).current_dir(tree);
+        patch
+    }
+
     /// Why the mutant does not count as killed; nothing if it is.
     fn survives(
         &self,
@@ -123,9 +130,7 @@ impl Mutant {
         results: &Path,
     ) -> Result<Vec<String>> {
         copy(tree, work)?;
-        let mut patch = Command::new("patch");
-        patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "-i"]);
-        patch.arg(&self.patch).current_dir(work);
+        let mut patch = self.patch_command(work);
         let log = results.join(format!("{}.patch.out", self.name));
         progress::run("patch", &mut patch, &log, |_| String::new())?;
 
@@ -209,5 +214,16 @@ mod tests {
             "Defect: a\nKilled-by: no such rung: b\n"
         )
         .is_none());
+    }
+
+    #[test]
+    fn every_mutant_fits_the_tree() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+        for mutant in read(&tree).unwrap() {
+            let mut patch = mutant.patch_command(&tree);
+            let output = patch.arg("--dry-run").output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{}: {text}", mutant.name);
+        }
     }
 }
