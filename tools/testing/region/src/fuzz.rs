@@ -201,7 +201,7 @@ fn fuzz(f: &Fixture<'_>, seed: u64, requests: u64) -> Tally {
     tally
 }
 
-/// A page of the process.
+/// A page of the process, with one behind it that cannot be accessed.
 struct Place {
     map: Mapping,
     readable: bool,
@@ -231,7 +231,7 @@ impl<'a> Fuzzer<'a> {
     fn new(f: &'a Fixture<'a>, seed: u64, number: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(THREADS).wrapping_add(number));
         let mut place = |readable: bool, writable: bool| {
-            let map = Mapping::pages(1);
+            let map = Mapping::pages(2);
             let bytes: Vec<u8> = (0..PAGE).map(|_| random.next() as u8).collect();
             map.write(0, &bytes);
             if !writable {
@@ -240,6 +240,8 @@ impl<'a> Fuzzer<'a> {
                     false => MprotectFlags::empty(),
                 });
             }
+            // Addresses may lie just behind it.
+            map.guard(PAGE);
             Place {
                 map,
                 readable,

@@ -99,6 +99,14 @@ impl Mapping {
         unsafe { mprotect(self.start.cast(), self.len, protection) }.expect("mprotect");
     }
 
+    /// Takes what begins at `at` out of use: nobody can access it, and nothing else gets there.
+    pub fn guard(&self, at: usize) {
+        assert!(at <= self.len);
+        let start = self.start.wrapping_add(at).cast();
+        // SAFETY: It is ours, and nobody holds a reference into it.
+        unsafe { mprotect(start, self.len - at, MprotectFlags::empty()) }.expect("mprotect");
+    }
+
     /// Gives an advice for it.
     pub fn advise(&self, advice: Advice) -> Result<()> {
         // SAFETY: It is ours, and nobody holds a reference into it.
