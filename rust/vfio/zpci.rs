@@ -138,7 +138,10 @@ impl<'a> Function<'a> {
         let value = Opaque::new(0);
         self.issue(space, len, offset, Insn::Load(&value))?;
         // SAFETY: Initialized above; the instruction is over.
-        Ok(unsafe { value.get().read() })
+        let value = unsafe { value.get().read() };
+        // The instruction leaves zeros to the left of the value. QEMU does not where the function
+        // is emulated in larger units, so do here what conversions do in the kernel's zpci_read().
+        Ok(value & (u64::MAX >> (u64::BITS - 8 * u32::from(len))))
     }
 
     /// Issues one PCI STORE of the `len` (1, 2, 4 or 8) low-order bytes of `value` within a

@@ -119,6 +119,19 @@ pub(crate) const TESTS: &[Test] = &[
             assert_eq!(f.send(&Request { len, ..f.load() }), Ok(()));
             assert_eq!(f.loaded.read(64, 8), wanted.to_be_bytes(), "{len} bytes");
         }
+        // The version register of the NVMe controller: QEMU reads at least two bytes of it.
+        for len in [1, 2, 4] {
+            f.loaded.write(0, &[0xff; PAGE]);
+            let load = Request {
+                pcias: 0,
+                offset: 8,
+                len,
+                ..f.load()
+            };
+            assert_eq!(f.send(&load), Ok(()));
+            let zeros = 8 - usize::from(len);
+            assert_eq!(f.loaded.read(64, zeros), vec![0; zeros], "{len} bytes");
+        }
         Ok(())
     }),
     test("PCILG: gaddr all over a page", |f| {
