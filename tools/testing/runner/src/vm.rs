@@ -9,6 +9,7 @@
 use std::{
     env, fs,
     io::{self, Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -16,7 +17,7 @@ use std::{
         Arc, Mutex, PoisonError,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -33,6 +34,9 @@ const COMMAND_BEGINS: &str = "init: running /command\n";
 
 /// How long a machine that has reported may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
+
+/// How often the emulator is kept from oversleeping.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A variable that make may have set to nothing.
 pub fn var(name: &str) -> Option<String> {
@@ -144,9 +148,11 @@ pub fn run(
         guest.release(),
         guest.kernel.flavour.name()
     ));
+    let monitor = Monitor(scratch.path("monitor"));
+    qemu.args(monitor.args());
     let mut qemu = Qemu::spawn(&mut qemu)?;
     let mut pipe = qemu.output()?;
-    let watchdog = qemu.watch(machine.timeout);
+    let watchdog = qemu.watch(machine.timeout, monitor);
 
     let mut stream = Stream::new(&token);
     let mut chunk = vec![0; 1 << 16];
@@ -168,21 +174,23 @@ pub fn run(
     };
     // QEMU is gone, or nobody wants its output.
     qemu.kill();
-    let timed_out = watchdog.stop();
+    let stopped = watchdog.stop();
     let status = qemu.wait()?;
     copied.context("passing on the command's output")?;
 
     let console = fs::read(&console).unwrap_or_default();
     let console = String::from_utf8_lossy(&console).replace('\r', "");
     fs::write(cache.log("console"), &console).context("keeping the console log")?;
-    let end = match stream.report() {
-        Some(report) => parse_report(report),
-        None if timed_out => Err(format!(
-            "the machine was still busy after {} s (TIMEOUT) and was stopped",
+    let end = match (stream.report(), stopped) {
+        (Some(report), _) => parse_report(report),
+        (None, Some(cpus)) => Err(format!(
+            "the machine was still busy after {} s (TIMEOUT) and was stopped; its CPUs: {cpus}",
             machine.timeout.as_secs()
         )),
-        None if console.is_empty() => Err(format!("QEMU ended with {status} before the boot")),
-        None => Err("the machine crashed or switched itself off".into()),
+        (None, None) if console.is_empty() => {
+            Err(format!("QEMU ended with {status} before the boot"))
+        }
+        (None, None) => Err("the machine crashed or switched itself off".into()),
     };
     if end.is_err() {
         output
@@ -254,23 +262,77 @@ impl Qemu {
         lock(&self.0).wait().context("waiting for QEMU")
     }
 
-    fn watch(&self, limit: Duration) -> Watchdog {
+    /// Stops it when `limit` is over, and keeps it awake until then.
+    fn watch(&self, limit: Duration, monitor: Monitor) -> Watchdog {
         let child = Arc::clone(&self.0);
         let (sender, limits) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut limit = limit;
+            let mut end = Instant::now() + limit;
             loop {
-                match limits.recv_timeout(limit) {
-                    Ok(sooner) => limit = sooner,
-                    Err(RecvTimeoutError::Disconnected) => return false,
+                let left = end.saturating_duration_since(Instant::now());
+                match limits.recv_timeout(left.min(HEARTBEAT)) {
+                    Ok(sooner) => end = Instant::now() + sooner,
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                    Err(RecvTimeoutError::Timeout) if left > HEARTBEAT => monitor.nudge(),
                     Err(RecvTimeoutError::Timeout) => {
+                        let cpus = monitor.cpus();
                         kill(&child);
-                        return true;
+                        return Some(cpus);
                     }
                 }
             }
         });
         Watchdog { sender, thread }
+    }
+}
+
+/// QEMU's monitor, on a socket.
+struct Monitor(PathBuf);
+
+impl Monitor {
+    /// How long the path of a socket may be.
+    const LONGEST: usize = 107;
+
+    /// Without a monitor, if its path would be too long, QEMU works as well.
+    fn args(&self) -> Vec<String> {
+        if self.0.as_os_str().len() > Self::LONGEST {
+            return Vec::new();
+        }
+        // In QEMU's options a comma is doubled.
+        let path = self.0.display().to_string().replace(',', ",,");
+        let socket = format!("unix:{path},server=on,wait=off");
+        vec!["-monitor".into(), socket]
+    }
+
+    /// Has the emulator look at its timers.
+    ///
+    /// Should its main loop miss that a virtual CPU has set the clock comparator, it would sleep, and
+    /// with it the whole machine, until anything else happens.
+    fn nudge(&self) {
+        // Not there yet, or no more: nothing to keep awake.
+        let _ = UnixStream::connect(&self.0);
+    }
+
+    /// Where the virtual CPUs are, for whoever wonders why the machine hangs.
+    fn cpus(&self) -> String {
+        let ask = || {
+            let mut stream = UnixStream::connect(&self.0)?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"info registers -a\n")?;
+            let mut answer = Vec::new();
+            // The monitor does not end its answer: we read until it has no more to say.
+            match stream.read_to_end(&mut answer) {
+                Err(error) if answer.is_empty() => Err(error),
+                _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+            }
+        };
+        let answer = ask().unwrap_or_else(|error| format!("PSW unknown: {error}"));
+        let words: Vec<_> = answer
+            .lines()
+            .filter(|line| line.starts_with("PSW"))
+            .map(str::trim)
+            .collect();
+        words.join("; ")
     }
 }
 
@@ -285,7 +347,7 @@ fn kill(child: &Mutex<Child>) {
 
 struct Watchdog {
     sender: mpsc::Sender<Duration>,
-    thread: thread::JoinHandle<bool>,
+    thread: thread::JoinHandle<Option<String>>,
 }
 
 impl Watchdog {
@@ -295,10 +357,10 @@ impl Watchdog {
         let _ = self.sender.send(limit);
     }
 
-    /// Whether it had to stop QEMU.
-    fn stop(self) -> bool {
+    /// Where the CPUs were if it had to stop QEMU.
+    fn stop(self) -> Option<String> {
         drop(self.sender);
-        self.thread.join().unwrap_or(false)
+        self.thread.join().unwrap_or_default()
     }
 }
 
