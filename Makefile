@@ -54,6 +54,9 @@ test-qemu: qemu ## of these, those that need the patched QEMU: functions that fa
 demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism
 
+bench: qemu ## count the instructions of an access, by this driver and by vfio-pci and ism-vfio-pci
+	@$(runner) bench
+
 fuzz: ## look for requests that the driver judges wrongly, with libFuzzer (TIME=60 seconds)
 	@tools/testing/request/explore fuzz $(TIME)
 
@@ -95,5 +98,5 @@ help: ## this list
 	@echo 'Start with: make run'
 
 .PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
-	fuzz coverage model-check qemu vm shell vm-paths \
+	bench fuzz coverage model-check qemu vm shell vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

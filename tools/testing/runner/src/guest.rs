@@ -31,6 +31,7 @@ const PROGRAMS: &[&str] = &[
     "zpci-io",
     "region-test",
     "lifecycle-test",
+    "zpci-bench",
     "ism-test",
     "guest-test",
 ];

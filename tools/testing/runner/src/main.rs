@@ -47,6 +47,7 @@ use crate::{
 const USAGE: &str = "\
 usage: runner run             boot the machine and show the driver at work
        runner demo-ism        show a guest of the machine that has an ISM function
+       runner bench           count the instructions of an access, by this driver and by others
        runner vm              boot it and run the command in RUN, exit with its code
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
@@ -62,6 +63,11 @@ Environment: FLAVOUR=release|debug  RUN='command'  FILES='files to copy to /'  S
 
 /// The driver at work.
 const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
+
+/// The other drivers are there, too.
+const BENCH: &str =
+    "for module in zpci-vfio-pci vfio-pci ism-vfio-pci; do modprobe $module; done\n\
+                     zpci-bench";
 
 /// How many seconds the machine may take.
 const TIMEOUT: &str = "600";
@@ -109,6 +115,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
     match args {
         ["run"] => demo(&tree),
         ["demo-ism"] => demo_ism(&tree),
+        ["bench"] => bench(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
         ["vm"] => command(&tree, Flavour::parse(&flavour)?),
@@ -155,6 +162,16 @@ fn demo_ism(tree: &Path) -> Result<u8> {
         code,
         "a guest of the booted s390x host has used an ISM function",
     ))
+}
+
+/// `bench`: what an access costs, by this driver and by others.
+fn bench(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let guest = Guest::get(&cache, Flavour::Release, tree)?;
+    let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
+    machine.hardware = Patched::get(tree)?.hardware(&[qemu::NVME, qemu::ISM]);
+    machine.count_instructions();
+    run(&cache, &guest, &machine, BENCH)
 }
 
 /// The last line of a demonstration, and the exit code.

@@ -345,9 +345,7 @@ impl Boot {
         };
         machine.trace = self.trace;
         if self.exact {
-            machine.cpus = "1".into();
-            let clock = ["-icount", "shift=0,sleep=off"];
-            machine.qemu_args.extend(clock.map(String::from));
+            machine.count_instructions();
         }
         machine.files.extend(match self.files {
             Files::None => Vec::new(),
