@@ -10,9 +10,9 @@ use crate::{
     client::{show, Client, Lines, CONFIG},
     ism::{self, pattern, Buffer},
     machine::{self, ism::GIDS, ism::PAIR, nvme},
-    test, trace, Test,
+    trace,
 };
-use ktap::{guarded, Outcome};
+use ktap::{guarded, test, Outcome, Test};
 use rustix::{
     event::{eventfd, EventfdFlags},
     io::{preadv, pwritev, Errno},

@@ -16,33 +16,12 @@ mod refused;
 mod region;
 mod trace;
 
-use ktap::{guarded, Outcome, Report};
+use ktap::Test;
 use std::process::ExitCode;
 
-/// One test.
-pub(crate) struct Test {
-    name: String,
-    run: Box<dyn Fn() -> Outcome>,
-}
-
-pub(crate) fn test(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Test {
-    Test {
-        name: name.into(),
-        run: Box::new(run),
-    }
-}
-
 fn run(filter: &str) -> ExitCode {
-    let mut tests: Vec<Test> = [refused::tests(), region::tests(), bars::tests(filter)]
-        .into_iter()
-        .flatten()
-        .collect();
-    tests.retain(|test| test.name.contains(filter));
-    let mut report = Report::begin(tests.len());
-    for test in tests {
-        report.result(&test.name, guarded(|| (test.run)()));
-    }
-    report.end()
+    let tests = [refused::tests(), region::tests(), bars::tests(filter)];
+    ktap::run(tests.into_iter().flatten().collect(), filter, Test::run)
 }
 
 fn main() -> ExitCode {

@@ -5,11 +5,9 @@
 use crate::{
     kernel_log,
     machine::{function, ism, nvme, Region},
-    test,
     trace::{self, Issued},
-    Test,
 };
-use ktap::{note, Outcome};
+use ktap::{note, test, Outcome, Test};
 use rustix::io::Errno;
 use std::{
     env, fs,

@@ -5,11 +5,9 @@
 use crate::{
     ism::{self, pattern, Bars, Buffer},
     machine::{self, ism::GIDS, ism::PAIR, Region},
-    test,
     trace::{self, Issued},
-    Test,
 };
-use ktap::Outcome;
+use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use vfio_zpci_io::{
     abi::{self, Request},

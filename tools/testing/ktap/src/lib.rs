@@ -21,6 +21,45 @@ pub struct Skip(pub String);
 /// What comes of a test that does not fail.
 pub type Outcome = Result<(), Skip>;
 
+/// A test that needs nothing to be handed to it.
+pub struct Test {
+    name: String,
+    run: Box<dyn Fn() -> Outcome>,
+}
+
+/// The test with this name.
+pub fn test(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Test {
+    Test {
+        name: name.into(),
+        run: Box::new(run),
+    }
+}
+
+impl Test {
+    /// What comes of it, or why it failed.
+    ///
+    /// # Errors
+    ///
+    /// It panicked.
+    pub fn run(&self) -> Result<Outcome, String> {
+        guarded(&self.run)
+    }
+}
+
+/// The document of the tests whose names contain `filter`, each of them run by `run`.
+pub fn run(
+    mut tests: Vec<Test>,
+    filter: &str,
+    mut run: impl FnMut(&Test) -> Result<Outcome, String>,
+) -> ExitCode {
+    tests.retain(|test| test.name.contains(filter));
+    let mut report = Report::begin(tests.len());
+    for test in &tests {
+        report.result(&test.name, run(test));
+    }
+    report.end()
+}
+
 /// Prints lines which are no results.
 pub fn note(text: &str) {
     text.lines().for_each(|line| println!("# {line}"));

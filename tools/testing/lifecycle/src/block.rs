@@ -2,14 +2,8 @@
 
 //! A request whose memory does not come delays nobody, and its thread can be killed.
 
-use crate::{
-    child::LIMIT,
-    host::Host,
-    stats,
-    suite::{test, Test},
-    vmm::Vmm,
-};
-use ktap::Outcome;
+use crate::{child::LIMIT, host::Host, stats, vmm::Vmm};
+use ktap::{test, Outcome, Test};
 use std::time::Duration;
 
 /// How long what is not blocked may take: less than the 5 s after which a request gives up.

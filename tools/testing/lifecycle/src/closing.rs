@@ -3,14 +3,8 @@
 //! A VMM that is killed, or closes the device, whatever its threads are doing; and a module that
 //! cannot be unloaded meanwhile.
 
-use crate::{
-    child::LIMIT,
-    host::Host,
-    suite::{test, Test},
-    vmm::Vmm,
-    THREADS,
-};
-use ktap::Outcome;
+use crate::{child::LIMIT, host::Host, vmm::Vmm, THREADS};
+use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use std::{thread, time::Duration};
 

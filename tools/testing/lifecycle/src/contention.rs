@@ -5,10 +5,9 @@
 use crate::{
     host,
     stats::{self, Waits},
-    suite::{test, Test},
     vmm::Vmm,
 };
-use ktap::Skip;
+use ktap::{test, Skip, Test};
 use std::{thread, time::Duration};
 
 /// How long a request may wait for others.

@@ -6,11 +6,10 @@ use crate::{
     child::LIMIT,
     host::{self, Host},
     removal, stats,
-    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
 };
-use ktap::Outcome;
+use ktap::{test, Outcome, Test};
 use std::{fs, time::Duration};
 use vfio_zpci_io::sysfs::DRIVER;
 

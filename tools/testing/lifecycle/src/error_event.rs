@@ -6,11 +6,10 @@ use crate::{
     child::LIMIT,
     host::{self, Host},
     stats,
-    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
 };
-use ktap::Outcome;
+use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use std::{thread, time::Duration};
 

@@ -26,8 +26,8 @@ mod tally;
 mod tasks;
 mod vmm;
 
+use ktap::Test;
 use std::process::ExitCode;
-use suite::Test;
 
 /// PCI address of the function, its function id, and its BAR that behaves like memory.
 const ADDRESS: &str = "0001:00:00.0";

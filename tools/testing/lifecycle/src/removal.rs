@@ -7,12 +7,11 @@ use crate::{
     child::LIMIT,
     host::{self, Host},
     stats,
-    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
     THREADS,
 };
-use ktap::Outcome;
+use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use std::time::{Duration, Instant};
 

@@ -5,12 +5,11 @@
 use crate::{
     host::Host,
     stats::{self, Waits},
-    suite::{test, Test},
     tally::Tally,
     vmm::Vmm,
     THREADS,
 };
-use ktap::Outcome;
+use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use std::time::Duration;
 

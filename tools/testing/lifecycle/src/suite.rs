@@ -6,38 +6,23 @@ use crate::{
     child::{self, LIMIT},
     host,
 };
-use ktap::{guarded, note, Outcome, Report};
+use ktap::{guarded, note, Test};
 use std::{fs, process::ExitCode, time::Instant};
 
-/// One test.
-pub(crate) struct Test {
-    name: String,
-    run: Box<dyn Fn() -> Outcome>,
-}
-
-pub(crate) fn test(name: impl Into<String>, run: impl Fn() -> Outcome + 'static) -> Test {
-    Test {
-        name: name.into(),
-        run: Box::new(run),
-    }
-}
-
 /// Runs the tests whose names contain `filter`.
-pub(crate) fn run(mut tests: Vec<Test>, filter: &str) -> ExitCode {
-    tests.retain(|test| test.name.contains(filter));
-    let mut report = Report::begin(tests.len());
-    let mut tests = tests.into_iter();
+pub(crate) fn run(tests: Vec<Test>, filter: &str) -> ExitCode {
     // Before the first test and after a failure the function may be in any state.
     let mut in_order = false;
-    for test in tests.by_ref() {
+    let mut all_dead = true;
+    ktap::run(tests, filter, |test| {
+        if !all_dead {
+            return Err("not run: the driver hangs since an earlier test".to_owned());
+        }
         let taint = taint();
         let start = Instant::now();
-        let mut result = guarded(|| {
-            host::prepare(in_order);
-            (test.run)()
-        });
+        let mut result = guarded(|| host::prepare(in_order)).and_then(|()| test.run());
         in_order = result.is_ok();
-        let all_dead = child::bury(LIMIT);
+        all_dead = child::bury(LIMIT);
         if !all_dead {
             crate::tasks::print_blocked();
             result = Err(format!(
@@ -48,16 +33,8 @@ pub(crate) fn run(mut tests: Vec<Test>, filter: &str) -> ExitCode {
             result = Err("the kernel warned, see its log".to_owned());
         }
         note(&format!("{:.1} s", start.elapsed().as_secs_f32()));
-        report.result(&test.name, result);
-        if !all_dead {
-            break;
-        }
-    }
-    for test in tests {
-        let reason = "not run: the driver hangs since an earlier test";
-        report.result(&test.name, Err(reason.to_owned()));
-    }
-    report.end()
+        result
+    })
 }
 
 /// What went wrong in the kernel since boot, if it is grave.
