@@ -85,6 +85,33 @@ pub struct Request {
 }
 
 impl Request {
+    /// A PCISTB: stores the block of `len` bytes at `gaddr`.
+    pub const fn block(pcias: u8, offset: u64, gaddr: u64, len: u16) -> Self {
+        Self::new(BLOCKW, pcias, offset, gaddr, len)
+    }
+
+    /// A PCILG: loads `len` bytes, to the 8 bytes of the value at `gaddr`.
+    pub const fn load(pcias: u8, offset: u64, gaddr: u64, len: u16) -> Self {
+        Self::new(READ, pcias, offset, gaddr, len)
+    }
+
+    /// A PCISTG: stores `len` bytes, from the 8 bytes of the value at `gaddr`.
+    pub const fn store(pcias: u8, offset: u64, gaddr: u64, len: u16) -> Self {
+        Self::new(WRITE, pcias, offset, gaddr, len)
+    }
+
+    const fn new(flags: u64, pcias: u8, offset: u64, gaddr: u64, len: u16) -> Self {
+        Self {
+            flags,
+            gaddr,
+            offset,
+            reserved: 0,
+            len,
+            pcias,
+            reserved2: 0,
+        }
+    }
+
     /// Encodes the request as it is written to [`REQUEST_POSITION`].
     pub fn to_bytes(&self) -> [u8; REQUEST_SIZE] {
         let mut bytes = [0; REQUEST_SIZE];

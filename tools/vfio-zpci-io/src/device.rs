@@ -29,6 +29,8 @@ use vfio_bindings::bindings::vfio::{
 const PCI_COMMAND: u64 = 4;
 /// Bit of PCI_COMMAND: the function answers to memory accesses.
 const PCI_COMMAND_MEMORY: u16 = 1 << 1;
+/// Bit of PCI_COMMAND: the function accesses memory by itself.
+const PCI_COMMAND_MASTER: u16 = 1 << 2;
 
 /// A structure with capabilities that grows beyond this is not believed.
 const INFO_SIZE_MAX: usize = 1 << 16;
@@ -119,7 +121,8 @@ impl Device {
     }
 
     /// Lets the function read and write `memory`, which it finds at `iova`, as long as the device
-    /// is open. The driver knows which addresses are possible (`VFIO_DEVICE_GET_INFO`).
+    /// is open and [`Device::enable_dma`] allows it. The driver knows which addresses are possible
+    /// (`VFIO_DEVICE_GET_INFO`).
     pub fn map_dma(&self, iova: u64, memory: &'static [DmaPage]) -> Result<(), Error> {
         self.file.map_dma(iova, memory)
     }
@@ -224,13 +227,23 @@ impl<F: DeviceFile> Device<F> {
     /// Switches the function's memory space on or off in PCI_COMMAND. It is off after opening,
     /// and while it is off every access to a BAR fails.
     pub fn enable_memory(&self, on: bool) -> Result<(), Error> {
+        self.set_command(PCI_COMMAND_MEMORY, on)
+    }
+
+    /// Lets the function read and write memory by itself (see [`Device::map_dma`]), or not any
+    /// more, by PCI_COMMAND. It may not after opening.
+    pub fn enable_dma(&self, on: bool) -> Result<(), Error> {
+        self.set_command(PCI_COMMAND_MASTER, on)
+    }
+
+    fn set_command(&self, bit: u16, on: bool) -> Result<(), Error> {
         let mut bytes = [0; 2];
         self.read_config(PCI_COMMAND, &mut bytes)?;
         let mut command = u16::from_le_bytes(bytes);
         if on {
-            command |= PCI_COMMAND_MEMORY;
+            command |= bit;
         } else {
-            command &= !PCI_COMMAND_MEMORY;
+            command &= !bit;
         }
         self.write_config(PCI_COMMAND, &command.to_le_bytes())
     }
@@ -335,11 +348,15 @@ mod tests {
     }
 
     #[test]
-    fn memory_bit() {
+    fn bits_of_the_command() {
         let device = Device::new(Fake::default());
         device.enable_memory(true).unwrap();
         assert_eq!(device.file().config.borrow()[4..6], [0x06, 0x04]);
+        device.enable_dma(false).unwrap();
+        assert_eq!(device.file().config.borrow()[4..6], [0x02, 0x04]);
         device.enable_memory(false).unwrap();
+        assert_eq!(device.file().config.borrow()[4..6], [0x00, 0x04]);
+        device.enable_dma(true).unwrap();
         assert_eq!(device.file().config.borrow()[4..6], [0x04, 0x04]);
     }
 

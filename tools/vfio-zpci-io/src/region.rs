@@ -93,15 +93,9 @@ impl<'a, F: DeviceFile> ZpciIo<'a, F> {
     }
 
     fn store_in_place(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), RequestError> {
-        let request = Request {
-            flags: abi::BLOCKW,
-            gaddr: data.as_ptr().expose_provenance() as u64,
-            offset,
-            // At most 4096, see `store_block`.
-            len: data.len() as u16,
-            pcias: bar,
-            ..Request::default()
-        };
+        let address = data.as_ptr().expose_provenance() as u64;
+        // At most 4096 bytes, see `store_block`.
+        let request = Request::block(bar, offset, address, data.len() as u16);
         // SAFETY: The request reads `data`.
         unsafe { self.request(&request) }
     }
@@ -110,14 +104,8 @@ impl<'a, F: DeviceFile> ZpciIo<'a, F> {
     /// PCILG. The value is what the register receives: the bytes, taken as big-endian.
     pub fn load(&self, bar: u8, offset: u64, len: u16) -> Result<u64, RequestError> {
         let mut value = Value([0; 8]);
-        let request = Request {
-            flags: abi::READ,
-            gaddr: (&raw mut value).expose_provenance() as u64,
-            offset,
-            len,
-            pcias: bar,
-            ..Request::default()
-        };
+        let address = (&raw mut value).expose_provenance() as u64;
+        let request = Request::load(bar, offset, address, len);
         // SAFETY: The request writes 8 bytes to `value`, which is ours alone.
         unsafe { self.request(&request) }?;
         Ok(u64::from_be_bytes(value.0))
@@ -127,14 +115,8 @@ impl<'a, F: DeviceFile> ZpciIo<'a, F> {
     /// `offset` of a BAR, with one PCISTG. Needs [`abi::HEADER_WRITE`] in the header.
     pub fn store(&self, bar: u8, offset: u64, len: u16, value: u64) -> Result<(), RequestError> {
         let value = Value(value.to_be_bytes());
-        let request = Request {
-            flags: abi::WRITE,
-            gaddr: (&raw const value).expose_provenance() as u64,
-            offset,
-            len,
-            pcias: bar,
-            ..Request::default()
-        };
+        let address = (&raw const value).expose_provenance() as u64;
+        let request = Request::store(bar, offset, address, len);
         // SAFETY: The request reads `value`.
         unsafe { self.request(&request) }
     }

@@ -254,14 +254,7 @@ fn refused(region: &ZpciIo<'_>) -> Result<(), Failure> {
         region.store_block(BAR, across, &block),
         RequestError::Invalid,
     )?;
-    let request = Request {
-        flags: abi::BLOCKW,
-        gaddr: 0,
-        offset: OFFSET,
-        len: 16,
-        pcias: BAR,
-        ..Request::default()
-    };
+    let request = Request::block(BAR, OFFSET, 0, 16);
     expect(
         "PCISTB 16 bytes of memory which this program does not have (address 0)",
         // SAFETY: The request reads memory.

@@ -65,10 +65,8 @@ pub(crate) fn open(fid: u32, driver: &str) -> Device {
     let function = function(fid);
     function.bind(driver).expect("the driver takes it");
     let device = Device::open(&function.address(), Access::Iommufd).expect("it can be opened");
-    const PCI_COMMAND: u64 = 4;
-    const MEMORY_AND_MASTER: u16 = 0x6;
-    let command = MEMORY_AND_MASTER.to_le_bytes();
-    device.write_config(PCI_COMMAND, &command).expect("enabled");
+    device.enable_memory(true).expect("memory on");
+    device.enable_dma(true).expect("DMA on");
     device
 }
 
@@ -106,32 +104,17 @@ impl Region {
 
     /// A good PCISTB of 16 bytes.
     pub fn block(&self) -> Request {
-        Request {
-            flags: abi::BLOCKW,
-            gaddr: self.address(),
-            offset: TARGET,
-            len: 16,
-            pcias: BAR,
-            ..Request::default()
-        }
+        Request::block(BAR, TARGET, self.address(), 16)
     }
 
     /// A good PCILG of 8 bytes.
     pub fn load(&self) -> Request {
-        Request {
-            flags: abi::READ,
-            len: 8,
-            ..self.block()
-        }
+        Request::load(BAR, TARGET, self.address(), 8)
     }
 
     /// A good PCISTG of 8 bytes.
     pub fn store(&self) -> Request {
-        Request {
-            flags: abi::WRITE,
-            len: 8,
-            ..self.block()
-        }
+        Request::store(BAR, TARGET, self.address(), 8)
     }
 
     /// A good request of each kind.

@@ -28,18 +28,9 @@ const DOORBELL: u64 = 0x1000;
 /// lies outside of the window does not reach the machine's IOMMU.)
 const NOWHERE: u64 = 0x1_0100_0000;
 
-const PCI_COMMAND: u64 = 4;
-const PCI_COMMAND_MASTER: u8 = 1 << 2;
-
 /// Has the controller fetch a command from memory that is not mapped for it.
 pub(crate) fn stray_dma(device: &Device, region: &ZpciIo<'_>) -> Result<(), i32> {
-    let mut command = [0];
-    let config = |_| 0;
-    device
-        .read_config(PCI_COMMAND, &mut command)
-        .map_err(config)?;
-    command[0] |= PCI_COMMAND_MASTER;
-    device.write_config(PCI_COMMAND, &command).map_err(config)?;
+    device.enable_dma(true).map_err(|_| 0)?;
 
     disable(region)?;
     store32(region, AQA, 15 << 16 | 15)?;

@@ -91,35 +91,17 @@ impl<'a> Fixture<'a> {
 
     /// A good PCISTB of 16 bytes.
     pub fn block(&self) -> Request {
-        Request {
-            flags: abi::BLOCKW,
-            gaddr: self.source.addr(),
-            offset: TARGET,
-            len: 16,
-            pcias: BAR,
-            ..Request::default()
-        }
+        Request::block(BAR, TARGET, self.source.addr(), 16)
     }
 
     /// A good PCILG of 8 bytes.
     pub fn load(&self) -> Request {
-        Request {
-            flags: abi::READ,
-            gaddr: self.loaded.addr() + 64,
-            offset: TARGET,
-            len: 8,
-            pcias: BAR,
-            ..Request::default()
-        }
+        Request::load(BAR, TARGET, self.loaded.addr() + 64, 8)
     }
 
     /// A good PCISTG of 8 bytes.
     pub fn store(&self) -> Request {
-        Request {
-            flags: abi::WRITE,
-            len: 8,
-            ..self.block()
-        }
+        Request::store(BAR, TARGET, self.source.addr(), 8)
     }
 
     /// The lengths that are good for a kind of request.

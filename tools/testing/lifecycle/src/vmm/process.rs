@@ -28,7 +28,7 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use vfio_zpci_io::{abi, Access, Device, Error, Irq, RequestError, ZpciIo};
+use vfio_zpci_io::{abi::Request, Access, Device, Error, Irq, RequestError, ZpciIo};
 
 pub(crate) fn main(threads: &str) -> ExitCode {
     let result = threads
@@ -219,14 +219,7 @@ fn block(region: &'static Region) -> Result<(), Errno> {
         ioctl(&uffd, Updater::<REGISTER, _>::new(&mut register))?;
     }
     thread::spawn(move || {
-        let block = abi::Request {
-            flags: abi::BLOCKW,
-            gaddr: page,
-            offset: 0,
-            len: 64,
-            pcias: BAR,
-            ..abi::Request::default()
-        };
+        let block = Request::block(BAR, 0, page, 64);
         // SAFETY: The request only reads memory.
         let result: Result<(), RequestError> = unsafe { region.request(&block) };
         println!("unblocked {result:?}");
