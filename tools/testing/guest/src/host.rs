@@ -3,7 +3,6 @@
 //! The machine we run on, be it the host or the guest: its functions, interrupts, trace.
 
 use crate::failure::{ensure, Context, Failure};
-use ktap::note;
 use std::{
     fmt, fs, io,
     path::Path,
@@ -161,20 +160,6 @@ pub(crate) fn instructions() -> Result<Vec<Instruction>, Failure> {
         || format!("the trace is not complete: {entries:?}"),
     )?;
     Ok(text.lines().filter_map(Instruction::parse).collect())
-}
-
-/// Says which tasks sleep so that no signal can wake them, and where.
-pub(crate) fn print_blocked() {
-    let tasks = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let threads = tasks.flat_map(|task| fs::read_dir(task.path().join("task")));
-    for thread in threads.flatten().flatten() {
-        let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
-        let status = read("status");
-        if status.contains("State:\tD") {
-            let name = status.lines().next().unwrap_or_default();
-            note(&format!("blocked: {name}\n{}", read("stack")));
-        }
-    }
 }
 
 pub(crate) fn read(path: &str) -> Result<String, Failure> {

@@ -38,7 +38,7 @@ pub(crate) fn ktap(steps: Vec<&Step>) -> ExitCode {
     }
     let end = match hangs {
         true => {
-            host::print_blocked();
+            ktap::print_blocked();
             Err("it cannot be killed".to_string())
         }
         false => chain.clean_up().map_err(|error| error.to_string()),

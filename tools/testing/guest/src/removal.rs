@@ -51,7 +51,7 @@ fn power_off(chain: &mut Chain) -> Outcome {
     let start = Instant::now();
     let mut switch = host::switch(false)?;
     if let Err(error) = vmm::wait(&mut switch) {
-        host::print_blocked();
+        ktap::print_blocked();
         return Err(Failure::Wrong(format!("the slot is not off: {error}")));
     }
     let time = start.elapsed();

@@ -3,10 +3,14 @@
 //! Runs tests one after the other and prints KTAP (Documentation/dev-tools/ktap.rst of the kernel).
 //!
 //! A test is a closure that returns `Ok` if it passes and [`Skip`] if it could not run; it fails
-//! when it panics. What it prints must begin with `# `, as [`note`] has it.
+//! when it panics. What it prints must begin with `# `, as [`note`] has it. If it hangs,
+//! [`print_blocked`] says where.
 
 #![forbid(unsafe_code)]
 
+mod blocked;
+
+pub use blocked::print_blocked;
 use std::{
     any::Any,
     panic::{self, AssertUnwindSafe},

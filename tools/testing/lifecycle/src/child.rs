@@ -5,7 +5,6 @@
 //!
 //! A child is another process in every respect: it inherits no file but its pipes.
 
-use crate::tasks;
 use rustix::{
     event::{poll, PollFd, PollFlags, Timespec},
     process::{pidfd_open, Pid, PidfdFlags},
@@ -124,7 +123,7 @@ impl Child {
 
     #[track_caller]
     fn hangs(&self, what: &str, limit: Duration) -> ! {
-        tasks::print_blocked();
+        ktap::print_blocked();
         panic!("'{}' did not {what} within {limit:?}: it hangs", self.name)
     }
 }

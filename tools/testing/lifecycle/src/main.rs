@@ -23,7 +23,6 @@ mod reset;
 mod stats;
 mod suite;
 mod tally;
-mod tasks;
 mod vmm;
 
 use ktap::Test;

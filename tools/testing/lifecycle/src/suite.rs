@@ -6,7 +6,7 @@ use crate::{
     child::{self, LIMIT},
     host,
 };
-use ktap::{guarded, note, Test};
+use ktap::{guarded, note, print_blocked, Test};
 use std::{fs, process::ExitCode, time::Instant};
 
 /// Runs the tests whose names contain `filter`.
@@ -24,7 +24,7 @@ pub(crate) fn run(tests: Vec<Test>, filter: &str) -> ExitCode {
         in_order = result.is_ok();
         all_dead = child::bury(LIMIT);
         if !all_dead {
-            crate::tasks::print_blocked();
+            print_blocked();
             result = Err(format!(
                 "a process that was killed does not die\n{}",
                 result.err().unwrap_or_default()

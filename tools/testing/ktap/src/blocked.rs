@@ -2,11 +2,12 @@
 
 //! Who is blocked, and where: for the log, when something hangs.
 
+use crate::note;
 use std::{fs, path::Path};
 
 /// Prints the kernel stacks of all user processes' tasks that sleep uninterruptibly, of our
 /// children's tasks, and has the kernel log all blocked tasks and all locks that are held.
-pub(crate) fn print_blocked() {
+pub fn print_blocked() {
     let me = std::process::id();
     for process in numbers("/proc") {
         for task in numbers(format!("/proc/{process}/task")) {
@@ -15,15 +16,18 @@ pub(crate) fn print_blocked() {
                 continue;
             };
             // pid (comm) state ppid ..., and comm may contain anything.
-            let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+            let (name, fields) = stat.rsplit_once(") ").unwrap_or_default();
+            let name = name.split_once(" (").unwrap_or_default().1;
+            let mut fields = fields.split_whitespace();
             let state = fields.next().unwrap_or("?");
             let parent = fields.next().and_then(|field| field.parse().ok());
             if state != "D" && parent != Some(me) {
                 continue;
             }
-            println!("# task {task} of process {process}, state {state}");
             let stack = fs::read_to_string(format!("{path}/stack")).unwrap_or_default();
-            stack.lines().for_each(|line| println!("#   {line}"));
+            note(&format!(
+                "task {task} of process {process}, {name}, state {state}\n{stack}"
+            ));
         }
     }
     for key in ["w", "d"] {
