@@ -82,16 +82,15 @@ fn header_says_write_and_the_longest_block() {
     }
 }
 
-#[test]
-fn block_every_length_at_every_offset_in_its_page() {
+/// Checks blocks of every length at every offset in 4 KiB, which `block` makes of the offset.
+fn every_length_at_every_offset(block: impl Fn(u64) -> Fields) {
     let limits = limits();
     for len in 0..=4097 {
         for offset in 0..4096 {
             check(
                 &Fields {
                     len,
-                    gaddr: 0x7000 + offset,
-                    ..block()
+                    ..block(offset)
                 },
                 &limits,
             );
@@ -100,20 +99,19 @@ fn block_every_length_at_every_offset_in_its_page() {
 }
 
 #[test]
+fn block_every_length_at_every_offset_in_its_page() {
+    every_length_at_every_offset(|offset| Fields {
+        gaddr: 0x7000 + offset,
+        ..block()
+    });
+}
+
+#[test]
 fn block_every_length_at_every_offset_in_4_kib_of_the_bar() {
-    let limits = limits();
-    for len in 0..=4097 {
-        for offset in 0..4096 {
-            check(
-                &Fields {
-                    len,
-                    offset: 0x7000 + offset,
-                    ..block()
-                },
-                &limits,
-            );
-        }
-    }
+    every_length_at_every_offset(|offset| Fields {
+        offset: 0x7000 + offset,
+        ..block()
+    });
 }
 
 #[test]
