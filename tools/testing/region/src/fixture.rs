@@ -104,17 +104,29 @@ impl<'a> Fixture<'a> {
         Request::store(BAR, TARGET, self.source.addr(), 8)
     }
 
-    /// The lengths that are good for a kind of request.
-    pub fn lengths(request: &Request) -> &'static [u16] {
-        match request.flags {
-            abi::BLOCKW => &[16, 24],
-            _ => &[1, 2, 4, 8],
-        }
-    }
-
     /// A good request of each kind.
     pub fn each(&self) -> [Request; 3] {
         [self.block(), self.load(), self.store()]
+    }
+
+    /// A request of each kind and of each length that is good for it, at each of these offsets.
+    pub fn each_length(&self, pcias: u8, offsets: &[u64]) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for request in self.each() {
+            let lengths: &[u16] = match request.flags {
+                abi::BLOCKW => &[16, 24],
+                _ => &[1, 2, 4, 8],
+            };
+            for &offset in offsets {
+                requests.extend(lengths.iter().map(|&len| Request {
+                    pcias,
+                    offset,
+                    len,
+                    ..request
+                }));
+            }
+        }
+        requests
     }
 
     /// Writes a request. Loads write to the tests' own mappings only, or are refused.

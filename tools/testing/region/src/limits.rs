@@ -163,17 +163,7 @@ fn inside(f: &Fixture<'_>, which: usize) -> Outcome {
     let window = windows(f)?[which];
     let last = window.start + window.len - 8;
     let offsets = [window.start, window.start + 8, last].map(|offset| offset.min(last));
-    let requests = offsets.into_iter().flat_map(|offset| {
-        f.each().into_iter().flat_map(move |r| {
-            Fixture::lengths(&r).iter().map(move |&len| Request {
-                pcias: window.bar,
-                offset,
-                len,
-                ..r
-            })
-        })
-    });
-    f.all_refused(requests, Errno::INVAL)
+    f.all_refused(f.each_length(window.bar, &offsets), Errno::INVAL)
 }
 
 /// Operands which only relaxed functions take. Emulated functions are strict, and the kernel has

@@ -2,11 +2,7 @@
 
 //! The fields of a request: what is refused without a look at the function or at memory.
 
-use crate::{
-    fixture::{Fixture, CONFIG_SPACE},
-    mapping::PAGE,
-    test, Test,
-};
+use crate::{fixture::CONFIG_SPACE, mapping::PAGE, test, Test};
 use rustix::io::Errno;
 use vfio_zpci_io::abi::{Request, BLOCKW, READ, WRITE};
 
@@ -166,16 +162,6 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     test("EINVAL: pcias 15, configuration space", |f| {
         let offsets = [0, 4, 0x10, 0x34, 0x100, 0xf80];
-        let requests = offsets.into_iter().flat_map(|offset| {
-            f.each().into_iter().flat_map(move |r| {
-                Fixture::lengths(&r).iter().map(move |&len| Request {
-                    pcias: CONFIG_SPACE,
-                    offset,
-                    len,
-                    ..r
-                })
-            })
-        });
-        f.all_refused(requests, Errno::INVAL)
+        f.all_refused(f.each_length(CONFIG_SPACE, &offsets), Errno::INVAL)
     }),
 ];
