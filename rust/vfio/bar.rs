@@ -105,10 +105,6 @@ impl<T: Driver> Operations<T> {
         count: usize,
         ppos: *mut file::Offset,
     ) -> isize {
-        if !unmappable(vdev) {
-            // SAFETY: By the safety requirements.
-            return unsafe { bindings::vfio_pci_core_read(vdev, buf, count, ppos) };
-        }
         // SAFETY: By the safety requirements.
         unsafe {
             Self::access(
@@ -133,10 +129,6 @@ impl<T: Driver> Operations<T> {
         count: usize,
         ppos: *mut file::Offset,
     ) -> isize {
-        if !unmappable(vdev) {
-            // SAFETY: By the safety requirements.
-            return unsafe { bindings::vfio_pci_core_write(vdev, buf, count, ppos) };
-        }
         // SAFETY: By the safety requirements.
         unsafe {
             Self::access(
@@ -152,9 +144,12 @@ impl<T: Driver> Operations<T> {
         }
     }
 
+    /// Hands an access to a BAR that cannot be mapped to `to_bar`, any other to `to_core`.
+    ///
     /// # Safety
     ///
     /// `vdev` is the VFIO core's part of an open `Device<T>`, `ppos` valid.
+    #[inline]
     unsafe fn access(
         vdev: *mut bindings::vfio_device,
         count: usize,
@@ -162,6 +157,9 @@ impl<T: Driver> Operations<T> {
         to_bar: impl FnOnce(&Device<T>, u8, u64) -> Result<usize>,
         to_core: impl FnOnce(*mut file::Offset) -> isize,
     ) -> isize {
+        if !unmappable(vdev) {
+            return to_core(ppos);
+        }
         // As in the core, before anything is checked.
         if count == 0 {
             return 0;
