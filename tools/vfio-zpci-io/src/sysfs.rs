@@ -84,6 +84,12 @@ pub fn zpci_functions() -> Result<Vec<Function>, Error> {
     Ok(functions)
 }
 
+/// The zPCI function with this function id, if there is one.
+pub fn zpci_function(fid: u32) -> Result<Option<Function>, Error> {
+    let mut functions = zpci_functions()?.into_iter();
+    Ok(functions.find(|function| function.zpci_fid() == Some(fid)))
+}
+
 impl Function {
     /// The function at this address.
     pub fn open(address: Address) -> Result<Self, Error> {

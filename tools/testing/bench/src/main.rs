@@ -104,11 +104,8 @@ struct Function {
 
 impl Function {
     fn open(fid: u32, driver: &str) -> Result<Self, Box<dyn Error>> {
-        let functions = sysfs::zpci_functions()?;
-        let mut functions = functions.into_iter();
-        let function = functions
-            .find(|function| function.zpci_fid() == Some(fid))
-            .ok_or_else(|| format!("there is no function {fid:#x}"))?;
+        let function = sysfs::zpci_function(fid)?;
+        let function = function.ok_or_else(|| format!("there is no function {fid:#x}"))?;
         function.bind(driver)?;
         let device = Device::open(&function.address(), Access::Iommufd)?;
         device.enable_memory(true)?;

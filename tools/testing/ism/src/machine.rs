@@ -54,10 +54,8 @@ pub(crate) const TARGET: u64 = 0x80;
 const MARK: u8 = 0xc3;
 
 pub(crate) fn function(fid: u32) -> Function {
-    let functions = sysfs::zpci_functions().expect("there is a list of functions");
-    let mut functions = functions.into_iter();
-    let wanted = functions.find(|function| function.zpci_fid() == Some(fid));
-    wanted.unwrap_or_else(|| panic!("there is no function {fid:#x}"))
+    let function = sysfs::zpci_function(fid).expect("functions can be found");
+    function.unwrap_or_else(|| panic!("there is no function {fid:#x}"))
 }
 
 /// Opens a function that `driver` is bound to, with its memory space enabled, and its DMA.
