@@ -48,7 +48,7 @@ const fn test(name: &'static str, run: fn(&Fixture<'_>) -> Outcome) -> Test {
     Test { name, run }
 }
 
-/// The tests, in the order in which they run. The last one looks at what all of them left.
+/// The tests, in the order in which they run.
 const ALL: &[&[Test]] = &[
     positions::TESTS,
     request::TESTS,
@@ -61,11 +61,10 @@ const ALL: &[&[Test]] = &[
     concurrency::TESTS,
     fuzz::TESTS,
     shortage::TESTS,
-    device::LEFTOVERS,
 ];
 
 /// What is run again through the group: the ways of opening differ only before the region.
-const BY_GROUP: &[&[Test]] = &[data::TESTS, device::TESTS, device::LEFTOVERS];
+const BY_GROUP: &[&[Test]] = &[data::TESTS, device::TESTS];
 
 /// Runs tests on a function that is opened for them. If it cannot be, all of them fail.
 fn run(

@@ -435,8 +435,8 @@ fn output(command: &mut Command, log: &Path) -> Result<(String, bool)> {
     ))
 }
 
-/// What every boot is tested for, whatever it was made for. With a flavour the host has looked for
-/// what was left behind.
+/// What every boot is tested for, whatever it was made for. With a flavour the host has searched
+/// its memory for what was left behind.
 fn checks(outcome: &Outcome, flavour: Option<Flavour>) -> Vec<Test> {
     let mut complaint = kernlog::complaint(&outcome.console);
     let mut tests = Vec::new();
@@ -461,14 +461,12 @@ fn report_checks(report: &Report, flavour: Option<Flavour>) -> Vec<Test> {
         exit.push(format!("it ended with code {}", report.exit));
     }
     let mut tests = vec![Test::check("end of the command", exit)];
-    if flavour.is_some() {
-        let (acquired, released) = report.pins;
-        let mut pins = Vec::new();
-        if acquired != released {
-            pins.push(format!("{acquired} pages were pinned, {released} released"));
-        }
-        tests.push(Test::check("pinned pages", pins));
+    let (acquired, released) = report.pins;
+    let mut pins = Vec::new();
+    if acquired != released {
+        pins.push(format!("{acquired} pages were pinned, {released} released"));
     }
+    tests.push(Test::check("pinned pages", pins));
     if flavour == Some(Flavour::Debug) {
         let none = || vec!["kmemleak is not there".into()];
         let leaks = report.leaks.clone().unwrap_or_else(none);
