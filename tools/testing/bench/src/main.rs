@@ -78,13 +78,19 @@ fn measure() -> Result<Table, Box<dyn Error>> {
 
     let ours = Function::open(NVME, DRIVER)?;
     let region = ours.device.zpci_io()?.position();
-    for (name, flags) in [
-        ("region: PCISTB", abi::BLOCKW),
-        ("region: PCILG", abi::READ),
-        ("region: PCISTG", abi::WRITE),
-    ] {
-        table.add(name, "no", |size| ours.request(region, flags, size));
-    }
+    let data = ours.page.0.as_ptr().expose_provenance() as u64;
+    // Loaded values are not looked at.
+    let loaded = UnsafeCell::new(0_u64);
+    let value = loaded.get().expose_provenance() as u64;
+    table.add("region: PCISTB", "no", |size| {
+        ours.request(region, &Request::block(BAR, TARGET, data, size as u16))
+    });
+    table.add("region: PCILG", "no", |size| {
+        ours.request(region, &Request::load(BAR, TARGET, value, size as u16))
+    });
+    table.add("region: PCISTG", "no", |size| {
+        ours.request(region, &Request::store(BAR, TARGET, data, size as u16))
+    });
     drop(ours);
 
     let ours = Function::open(ISM, DRIVER)?;
@@ -128,22 +134,7 @@ impl Function {
         whole(pread(&self.device, &mut data[..size], position)?, size)
     }
 
-    fn request(&self, region: u64, flags: u64, size: usize) -> Result<(), Errno> {
-        // What a load stores there is not looked at by anybody.
-        let value = UnsafeCell::new(0_u64);
-        let gaddr = if flags == abi::READ {
-            value.get().expose_provenance()
-        } else {
-            self.page.0.as_ptr().expose_provenance()
-        };
-        let request = Request {
-            flags,
-            gaddr: gaddr as u64,
-            offset: TARGET,
-            len: size as u16,
-            pcias: BAR,
-            ..Request::default()
-        };
+    fn request(&self, region: u64, request: &Request) -> Result<(), Errno> {
         let position = region + abi::REQUEST_POSITION;
         let count = pwrite(&self.device, &request.to_bytes(), position)?;
         whole(count, abi::REQUEST_SIZE)
