@@ -18,6 +18,7 @@ use vfio_bindings::bindings::vfio::{
     vfio_irq_set,
     vfio_region_info,
     VFIO_DEVICE_FLAGS_RESET,
+    VFIO_DEVICE_INFO_CAP_ZPCI_BASE,
     VFIO_IRQ_SET_ACTION_TRIGGER,
     VFIO_IRQ_SET_DATA_EVENTFD,
     VFIO_PCI_CONFIG_REGION_INDEX,
@@ -70,6 +71,14 @@ impl DeviceInfo {
     /// Whether the function can be reset.
     pub fn can_reset(&self) -> bool {
         self.flags & VFIO_DEVICE_FLAGS_RESET != 0
+    }
+
+    /// Whether VFIO tells the function's zPCI properties (`CONFIG_VFIO_PCI_ZDEV_KVM`). If so, it
+    /// also leaves it to who has the function open to recover it from an error; else the host does.
+    pub fn has_zpci(&self) -> bool {
+        self.capabilities
+            .iter()
+            .any(|capability| u32::from(capability.id) == VFIO_DEVICE_INFO_CAP_ZPCI_BASE)
     }
 }
 
