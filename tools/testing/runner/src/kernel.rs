@@ -28,6 +28,8 @@ pub enum Flavour {
     Release,
     /// Everything in the kernel that finds a defect.
     Debug,
+    /// The same without KVM: functions that user space has open are recovered by the host.
+    Unmediated,
 }
 
 impl Flavour {
@@ -35,10 +37,11 @@ impl Flavour {
         match name {
             "release" => Ok(Self::Release),
             "debug" => Ok(Self::Debug),
+            "unmediated" => Ok(Self::Unmediated),
             _ => Err(Error::new(
                 "FLAVOUR",
                 format!("'{name}' is not a flavour of the kernel"),
-                "Use release or debug",
+                "Use release, debug or unmediated",
             )),
         }
     }
@@ -47,6 +50,7 @@ impl Flavour {
         match self {
             Self::Release => "release",
             Self::Debug => "debug",
+            Self::Unmediated => "unmediated",
         }
     }
 
@@ -55,6 +59,7 @@ impl Flavour {
         match self {
             Self::Release => &["base.config"],
             Self::Debug => &["base.config", "debug.config"],
+            Self::Unmediated => &["base.config", "debug.config", "unmediated.config"],
         }
     }
 
@@ -63,7 +68,13 @@ impl Flavour {
         match self {
             Self::Release => 1810,
             Self::Debug => 1900,
+            Self::Unmediated => 1430,
         }
+    }
+
+    /// Whether the kernel looks for defects, and the module with it.
+    pub fn is_debug(self) -> bool {
+        self != Self::Release
     }
 }
 

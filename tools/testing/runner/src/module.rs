@@ -11,7 +11,7 @@ use std::{
 use crate::{
     cache::{self, Cache},
     error::{Context, Error, Result},
-    kernel::{Flavour, Kernel},
+    kernel::Kernel,
     progress,
 };
 
@@ -123,7 +123,7 @@ impl<'a> Module<'a> {
         let mut make = self.kernel.make();
         make.arg(format!("M={}", self.tree.display()))
             .arg(format!("MO={}", self.build.display()));
-        if self.kernel.flavour == Flavour::Debug {
+        if self.kernel.flavour.is_debug() {
             make.args([
                 "CONFIG_ZPCI_VFIO_PCI_DEBUG=y",
                 "CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST=y",

@@ -467,7 +467,7 @@ fn report_checks(report: &Report, flavour: Option<Flavour>) -> Vec<Test> {
         pins.push(format!("{acquired} pages were pinned, {released} released"));
     }
     tests.push(Test::check("pinned pages", pins));
-    if flavour == Some(Flavour::Debug) {
+    if flavour.is_some_and(Flavour::is_debug) {
         let none = || vec!["kmemleak is not there".into()];
         let leaks = report.leaks.clone().unwrap_or_else(none);
         tests.push(Test::check("memory leaks", leaks));

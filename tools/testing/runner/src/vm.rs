@@ -59,10 +59,7 @@ impl Machine {
     /// The machine that SMP, MEM, QEMU_ARGS, FILES and TIMEOUT (in seconds) describe, with the
     /// usual hardware.
     pub fn from_env(flavour: Flavour, timeout: &str) -> Result<Self> {
-        let memory = match flavour {
-            Flavour::Release => "1G",
-            Flavour::Debug => "2G",
-        };
+        let memory = if flavour.is_debug() { "2G" } else { "1G" };
         let timeout = var("TIMEOUT").unwrap_or_else(|| timeout.into());
         let timeout = timeout.parse().map_err(|_| {
             Error::new(
