@@ -77,36 +77,24 @@ pub(crate) fn is_debug() -> bool {
     directory().join("dwell_us").exists()
 }
 
-/// A number that is not 0 until this is dropped.
-pub(crate) struct Setting(&'static str);
+/// Requests dwell until this is dropped.
+pub(crate) struct Dwell(());
 
-impl Setting {
-    fn new(name: &'static str, value: u64) -> Result<Self, Skip> {
-        if !is_debug() {
-            return Err(Skip("the driver is not built for tests".to_owned()));
-        }
-        set(name, value);
-        Ok(Self(name))
-    }
-}
-
-impl Drop for Setting {
+impl Drop for Dwell {
     fn drop(&mut self) {
         // With the driver's device it is gone.
         if is_debug() {
-            set(self.0, 0);
+            set("dwell_us", 0);
         }
     }
 }
 
 /// Has requests dwell where they have the lease and have not issued their instruction yet.
-pub(crate) fn dwell(microseconds: u64) -> Result<Setting, Skip> {
-    let dwell = Setting::new("dwell_us", microseconds)?;
+pub(crate) fn dwell(microseconds: u64) -> Result<Dwell, Skip> {
+    if !is_debug() {
+        return Err(Skip("the driver is not built for tests".to_owned()));
+    }
+    set("dwell_us", microseconds);
     set("most_inside", 0);
-    Ok(dwell)
-}
-
-/// Has the host recover the function from errors by itself, once it has been opened.
-pub(crate) fn unmediated() -> Result<Setting, Skip> {
-    Setting::new("unmediated", 1)
+    Ok(Dwell(()))
 }

@@ -55,6 +55,8 @@ struct Boot {
     trace: &'static [&'static str],
     files: Files,
     command: &'static str,
+    /// Which of the command's tests, if not all: a part of their names.
+    only: Option<&'static str>,
     /// An option that makes the command take much longer, if it has one.
     long: Option<&'static str>,
     results: Results,
@@ -70,6 +72,7 @@ const BOOT: Boot = Boot {
     trace: &[],
     files: Files::None,
     command: "",
+    only: None,
     long: None,
     results: Results::Output,
 };
@@ -150,11 +153,21 @@ const RUNGS: &[Rung] = &[
         }),
     },
     Rung {
+        name: "unmediated",
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Unmediated,
+            command: "lifecycle-test",
+            only: Some("recovery by the host"),
+            ..BOOT
+        }),
+    },
+    Rung {
         name: "contention",
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             exact: true,
-            command: "lifecycle-test contention",
+            command: "lifecycle-test",
+            only: Some("contention"),
             ..BOOT
         }),
     },
@@ -361,7 +374,7 @@ impl Boot {
         let words = [
             Some(self.command.to_string()),
             long.map(str::to_owned),
-            filter.map(|filter| format!("'{filter}'")),
+            filter.or(self.only).map(|part| format!("'{part}'")),
         ];
         let command = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let mut output = Collector::new(name);
@@ -388,6 +401,7 @@ impl Boot {
             }
             Results::Witness => chain::results(&output, &outcome.trace),
         };
+        tests.extend(all_skipped(&tests));
         tests.extend(checks(&outcome, check.then_some(flavour)));
         Ok(tests)
     }
@@ -433,6 +447,14 @@ fn output(command: &mut Command, log: &Path) -> Result<(String, bool)> {
         String::from_utf8_lossy(&text).into_owned(),
         status.success(),
     ))
+}
+
+/// A failure if no test was run: what the boot was made for has not been shown.
+fn all_skipped(tests: &[Test]) -> Option<Test> {
+    let mut total = Counts::default();
+    tests.iter().for_each(|test| total += test.counts());
+    (total.passed + total.failed == 0)
+        .then(|| Test::failed("tests", "none was run, all were skipped"))
 }
 
 /// What every boot is tested for, whatever it was made for. With a flavour the host has searched
@@ -519,6 +541,13 @@ mod tests {
             failures(&crashed, Flavour::Debug),
             ["boot/end of the command"]
         );
+    }
+
+    #[test]
+    fn a_boot_whose_tests_were_all_skipped_fails() {
+        let skipped = || Test::new("one", ktap::Verdict::Skipped("no device".into()), vec![]);
+        assert!(all_skipped(&[skipped(), skipped()]).is_some());
+        assert!(all_skipped(&[skipped(), Test::check("another", vec![])]).is_none());
     }
 
     #[test]
