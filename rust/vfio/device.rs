@@ -178,15 +178,6 @@ impl<T: Driver> Device<T> {
         lease::Guard::new(&self.lease, pdev, || memory::Guard::new(&self.core))
     }
 
-    /// Has the host recover the function from errors by itself, for tests that ask for it.
-    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
-    pub(crate) fn open_for_tests(&self) {
-        if self.lease.stats.unmediated() {
-            // SAFETY: By the type invariants.
-            zpci::stop_mediated_recovery(unsafe { Self::pdev(self) });
-        }
-    }
-
     /// The `remove()` operation of the PCI bus, up to where the device can be put.
     ///
     /// # Safety

@@ -229,8 +229,6 @@ impl<T: Driver> Adapter<T> {
 
             // SAFETY: The device is enabled.
             unsafe { bindings::vfio_pci_core_finish_enable(core) };
-            #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
-            device.open_for_tests();
             Ok(0)
         })
     }

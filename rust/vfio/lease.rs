@@ -101,7 +101,7 @@ pub(crate) struct Lease {
     #[pin]
     inside: lockdep::Map,
     #[pin]
-    pub(crate) stats: Stats,
+    stats: Stats,
 }
 
 /// How a request came by its lease.

@@ -44,11 +44,6 @@ pub(crate) struct Stats {
     #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
     #[pin]
     dwell_us: File<Atomic<u64>>,
-    /// For tests, whether the host recovers the function from errors by itself, as it does if the
-    /// VFIO core is built without `CONFIG_VFIO_PCI_ZDEV_KVM`.
-    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
-    #[pin]
-    unmediated: File<Atomic<u64>>,
 }
 
 impl Stats {
@@ -67,8 +62,6 @@ impl Stats {
                 most_inside <- dir.read_write_file(c"most_inside", Atomic::new(0)),
                 #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
                 dwell_us <- dir.read_write_file(c"dwell_us", Atomic::new(0)),
-                #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
-                unmediated <- dir.read_write_file(c"unmediated", Atomic::new(0)),
                 _dir: dir,
             }? Error))
         })
@@ -96,11 +89,6 @@ impl Stats {
         for _ in 0..self.dwell_us.load(Relaxed) {
             udelay(Delta::from_micros(1));
         }
-    }
-
-    /// Whether a device that is being opened shall do without mediated recovery.
-    pub(crate) fn unmediated(&self) -> bool {
-        self.unmediated.load(Relaxed) != 0
     }
 }
 

@@ -81,13 +81,6 @@ pub fn max_store_block(device: &pci::Device<device::Bound>) -> u16 {
     unsafe { (*zdev(device)).maxstbl }
 }
 
-/// Has the host recover the function from errors, instead of user space that has it open.
-#[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
-pub(crate) fn stop_mediated_recovery(device: &pci::Device<device::Bound>) {
-    // SAFETY: Valid as `zdev()` says.
-    unsafe { bindings::zpci_stop_mediated_recovery(zdev(device)) }
-}
-
 /// The instruction to issue.
 #[derive(Clone, Copy)]
 enum Insn<'a> {
