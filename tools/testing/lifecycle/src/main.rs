@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        [vmm::ROLE, threads] => vmm::main(threads),
+        [vmm::ROLE, threads, pace] => vmm::main(threads, pace),
         [host::ROLE, times, ref action @ ..] => host::main(times, action),
         [] => suite::run(tests(false), ""),
         ["--long"] => suite::run(tests(true), ""),

@@ -2,6 +2,7 @@
 
 //! The stand-in for a VMM, as the tests see it.
 
+mod pace;
 mod process;
 
 use crate::{
@@ -9,6 +10,8 @@ use crate::{
     tally::Tally,
 };
 use std::time::Duration;
+
+use pace::Pace;
 
 pub(crate) use process::main;
 
@@ -22,7 +25,18 @@ impl Vmm {
     /// Starts one with this many threads, and waits until all of them send requests.
     #[track_caller]
     pub fn start(threads: usize) -> Self {
-        let mut child = Child::start(&[ROLE, &threads.to_string()]);
+        Self::with_pace(threads, Pace::Steady)
+    }
+
+    /// The same, but the threads try their best to come into each other's way.
+    #[track_caller]
+    pub fn start_colliding(threads: usize) -> Self {
+        Self::with_pace(threads, Pace::Colliding)
+    }
+
+    #[track_caller]
+    fn with_pace(threads: usize, pace: Pace) -> Self {
+        let mut child = Child::start(&[ROLE, &threads.to_string(), pace.name()]);
         child.hear("ready", LIMIT);
         Self(child)
     }

@@ -3,6 +3,7 @@
 //! The stand-in for a VMM: a process that reads commands and answers each with its name and what
 //! came of it. `asked` and `error` come unasked, when VFIO signals the eventfds for them.
 
+use super::pace::Pace;
 use crate::{
     nvme,
     tally::{self, Tally},
@@ -30,11 +31,11 @@ use std::{
 };
 use vfio_zpci_io::{abi::Request, Access, Device, Error, Irq, RequestError, ZpciIo};
 
-pub(crate) fn main(threads: &str) -> ExitCode {
-    let result = threads
-        .parse()
-        .map_err(|_| "how many threads?".into())
-        .and_then(|threads| serve(threads));
+pub(crate) fn main(threads: &str, pace: &str) -> ExitCode {
+    let result = match (threads.parse(), Pace::named(pace)) {
+        (Ok(threads), Some(pace)) => serve(threads, pace),
+        _ => Err("how many threads, at which pace?".into()),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,14 +49,14 @@ pub(crate) fn main(threads: &str) -> ExitCode {
 type Region = ZpciIo<'static>;
 
 /// Opens the function and does what it is told until it is told to exit.
-fn serve(threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
     let device: &'static Device =
         Box::leak(Box::new(Device::open(&ADDRESS.parse()?, Access::Iommufd)?));
     device.enable_memory(true)?;
     announce(device, Irq::Request, "asked")?;
     announce(device, Irq::Error, "error")?;
     let region: &'static Region = Box::leak(Box::new(device.zpci_io()?));
-    let mut workers = Workers::start(region, threads);
+    let mut workers = Workers::start(region, threads, pace);
     println!("ready");
 
     for line in io::stdin().lines() {
@@ -116,14 +117,16 @@ struct Workers {
 
 impl Workers {
     /// Starts them, and waits until each has sent its first request.
-    fn start(region: &'static Region, threads: usize) -> Self {
+    fn start(region: &'static Region, threads: usize, pace: Pace) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let started = Arc::new(AtomicUsize::new(0));
         let work = |number| {
             let (stop, started) = (stop.clone(), started.clone());
             thread::spawn(move || {
                 let mut tally = Tally::default();
+                let mut moment = pace.of_thread(number);
                 for round in 0.. {
+                    moment.wait();
                     let result = tally.call(|| request(region, number, round));
                     if round == 0 {
                         started.fetch_add(1, Ordering::Relaxed);
