@@ -88,7 +88,8 @@ fn works() -> Outcome {
     Ok(())
 }
 
-/// How much memory the kernel's objects take: what is still reachable is no leak for kmemleak.
+/// How much memory the kernel's objects take: what is still reachable is no leak for kmemleak. Says
+/// something on the release kernel only.
 #[derive(Default)]
 struct Slab {
     first: u64,
@@ -123,6 +124,10 @@ impl Slab {
             cycles,
         } = self;
         println!("# slab: {first} KiB, {cycles} cycles later {last} KiB");
+        if stats::is_debug() {
+            println!("# not compared: KASAN and kmemleak keep objects of their own");
+            return;
+        }
         let limit = first + u64::from(*cycles) * LEAK / 1024;
         assert!(*last <= limit, "the kernel keeps something of each cycle");
     }
