@@ -467,6 +467,7 @@ fn split(variable: &str, text: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::net::UnixListener;
 
     /// Feeds `bytes` in pieces of `size` and returns output and report.
     fn feed(bytes: &[u8], size: usize) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -519,6 +520,37 @@ mod tests {
         assert!(parse_report(b"tainted 0\nend\n").is_err());
         assert!(parse_report(b"exit 300\nend\n").is_err());
         assert!(parse_report(b"exit 0\nsurprise\nend\n").is_err());
+    }
+
+    #[test]
+    fn monitor() {
+        let path = env::temp_dir().join(cache::unique());
+        let socket = UnixListener::bind(&path).unwrap();
+        let qemu = thread::spawn(move || {
+            let mut nudge = Vec::new();
+            socket.accept().unwrap().0.read_to_end(&mut nudge).unwrap();
+            assert!(nudge.is_empty());
+
+            let mut line = [0; 18];
+            let mut asked = socket.accept().unwrap().0;
+            asked.read_exact(&mut line).unwrap();
+            assert_eq!(&line, b"info registers -a\n");
+            let answer = b"(qemu) info\r\n\r\nCPU#0\r\nPSW=1\r\nR0=0\r\n\r\nCPU#1\r\nPSW=2\r\n";
+            asked.write_all(answer).unwrap();
+        });
+        let monitor = Monitor(path.clone());
+        monitor.nudge();
+        assert_eq!(monitor.cpus(), "PSW=1; PSW=2");
+        qemu.join().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(monitor.cpus().starts_with("PSW unknown: "));
+
+        let long = Monitor(PathBuf::from("x".repeat(108)));
+        assert!(
+            long.args().is_empty(),
+            "no address of a socket is that long"
+        );
+        assert_eq!(monitor.args().len(), 2);
     }
 
     #[test]
