@@ -88,6 +88,10 @@ pub(crate) fn tests() -> Vec<Test> {
         let title = format!("busy {} times, then success ({name})", nvme::TIMES);
         tests.push(test(title, move || busy_at_first(fid, name, request)));
     }
+    tests.push(test(
+        "EBUSY: 100 attempts, however long they take",
+        always_busy_and_tardy,
+    ));
     tests.push(test("busy at each second instruction", busy_each_second));
     tests.push(test("killed while the function is busy", killed_while_busy));
     for (name, request) in INSTRUCTIONS {
@@ -155,8 +159,23 @@ fn refused(refusal: Refusal, name: &str, request: Good) -> Outcome {
 
 /// At least so often and so long, but not for ever.
 fn always_busy(name: &str) -> Outcome {
-    let (answer, issued) = trace::during(nvme::BUSY, || {
-        let mut sender = Sender::start(nvme::BUSY, name);
+    let (tries, time) = gives_up(nvme::BUSY, name);
+    assert!(tries >= BUSY_TRIES, "{tries} attempts");
+    assert!(time >= BUSY_TIME, "it took {time:?}");
+    Ok(())
+}
+
+/// So often, even if that takes longer.
+fn always_busy_and_tardy() -> Outcome {
+    let (tries, _) = gives_up(nvme::BUSY_AND_TARDY, "PCISTB");
+    assert_eq!(tries, BUSY_TRIES);
+    Ok(())
+}
+
+/// How often and how long a function that is always busy is tried.
+fn gives_up(fid: u32, name: &str) -> (u64, Duration) {
+    let (answer, issued) = trace::during(fid, || {
+        let mut sender = Sender::start(fid, name);
         assert!(sender.ends(LIMIT), "it gives up within {LIMIT:?}");
         sender.answer()
     });
@@ -166,9 +185,7 @@ fn always_busy(name: &str) -> Outcome {
     let issued = only(&issued);
     assert_eq!((issued.name.as_str(), issued.cc), (name, 2));
     note(&format!("{} attempts in {time:?}", issued.tries));
-    assert!(issued.tries >= BUSY_TRIES, "{} attempts", issued.tries);
-    assert!(time >= BUSY_TIME, "it took {time:?}");
-    Ok(())
+    (issued.tries, time)
 }
 
 fn busy_at_first(fid: u32, name: &str, request: Good) -> Outcome {
