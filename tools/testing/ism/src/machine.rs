@@ -27,10 +27,10 @@ pub(crate) mod nvme {
     /// Are busy at the first [`TIMES`] instructions, one function for each kind of instruction.
     pub(crate) const BUSY_AT_FIRST: [u32; 3] = [0x55, 0x56, 0x57];
     pub(crate) const TIMES: u32 = 60;
-    /// Is busy, and takes a tenth of a millisecond to say so.
-    pub(crate) const BUSY_AND_TARDY: u32 = 0x59;
     /// Is busy, and takes half a second to say so.
     pub(crate) const BUSY_AND_SLOW: u32 = 0x58;
+    /// Is busy, and takes a tenth of a millisecond to say so.
+    pub(crate) const BUSY_AND_TARDY: u32 = 0x59;
 }
 
 /// ISM functions.
