@@ -126,6 +126,23 @@ impl Test {
         names
     }
 
+    /// Whether one of the tests in it that have `part` in their full names passed, and none failed.
+    pub fn passes(&self, part: &str) -> bool {
+        let failed = |name: &String| name.contains(part);
+        !self.failures().iter().any(failed) && self.has_passed(part, "")
+    }
+
+    fn has_passed(&self, part: &str, prefix: &str) -> bool {
+        let name = format!("{prefix}{}", self.name);
+        if self.subtests.is_empty() {
+            return self.verdict == Passed && name.contains(part);
+        }
+        let prefix = format!("{name}/");
+        self.subtests
+            .iter()
+            .any(|test| test.has_passed(part, &prefix))
+    }
+
     /// Writes the test as number `number` of a document or group, `depth` groups deep.
     pub fn write(&self, out: &mut dyn Write, number: usize, depth: usize) -> io::Result<()> {
         let indent = "    ".repeat(depth);
@@ -426,6 +443,24 @@ pub fn summary(counts: Counts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_named_test_passes() {
+        let skipped = Test::new("skipped", Skipped("why".into()), vec![]);
+        let tests = vec![
+            Test::check("good", vec![]),
+            Test::failed("bad", "why"),
+            skipped,
+            Test::group("more", vec![Test::check("inner", vec![])]),
+        ];
+        let group = Test::group("g", tests);
+        for part in ["good", "g/good", "more/inner", "inner"] {
+            assert!(group.passes(part), "{part}");
+        }
+        for part in ["bad", "skipped", "no such test", "d"] {
+            assert!(!group.passes(part), "{part}");
+        }
+    }
 
     fn text(tests: Vec<Test>) -> String {
         let mut out = Vec::new();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mutants: the driver with a defect put in, which a test that is named must find.
+//! Mutants: the driver with a defect put in, which a test that is named must find. The same test
+//! must pass without the defect, or it would prove nothing: that is tried first.
 //!
 //! Each is a patch in `tools/testing/mutants`, with two or three lines before the diff:
 //!
@@ -11,6 +12,7 @@
 //! ```
 
 use std::{
+    collections::HashMap,
     env, fs,
     io::{stdout, Write},
     path::{Path, PathBuf},
@@ -60,6 +62,7 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
     let step = "printing";
     let mut out = stdout().lock();
     writeln!(out, "KTAP version 1\n1..{}", mutants.len()).context(step)?;
+    let mut controls = HashMap::new();
     let mut killed = 0;
     for (mutant, number) in mutants.iter().zip(1..) {
         progress::say(&format!(
@@ -67,9 +70,14 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
             mutants.len(),
             mutant.name
         ));
-        let objections = match mutant.survives(&cache, tree, &work, &results) {
-            Ok(objections) => objections,
-            Err(error) => vec![error.to_string()],
+        let key = (mutant.rung.name, mutant.test.as_str());
+        let control = controls
+            .entry(key)
+            .or_insert_with(|| listed(mutant.control(&cache, tree, &results)));
+        let objections = if control.is_empty() {
+            listed(mutant.survives(&cache, tree, &work, &results))
+        } else {
+            control.clone()
         };
         killed += usize::from(objections.is_empty());
         let name = format!("{}: {}", mutant.name, mutant.defect);
@@ -79,6 +87,11 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
     }
     writeln!(out, "{} mutants, {killed} killed", mutants.len()).context(step)?;
     Ok(u8::from(killed != mutants.len()))
+}
+
+/// An error is an objection, too.
+fn listed(objections: Result<Vec<String>>) -> Vec<String> {
+    objections.unwrap_or_else(|error| vec![error.to_string()])
 }
 
 fn read(tree: &Path) -> Result<Vec<Mutant>> {
@@ -119,6 +132,28 @@ impl Mutant {
         patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "-i"]);
         patch.arg(&self.patch).current_dir(tree);
         patch
+    }
+
+    /// Why its test says nothing about a mutant; nothing if it passes without the defect.
+    fn control(&self, cache: &Cache, tree: &Path, results: &Path) -> Result<Vec<String>> {
+        let results = results.join("control");
+        fs::create_dir_all(&results).context("making the results' directory")?;
+        let tests = self.rung.run(cache, tree, &results, Some(&self.test))?;
+        let group = Test::group(self.rung.name, tests);
+        if group.passes(&self.test) {
+            return Ok(Vec::new());
+        }
+        let (test, rung) = (&self.test, self.rung.name);
+        let mut objections = vec![format!(
+            "'{test}' of rung {rung} fails without a defect, too"
+        )];
+        objections.extend(
+            group
+                .failures()
+                .iter()
+                .map(|name| format!("failed: {name}")),
+        );
+        Ok(objections)
     }
 
     /// Why the mutant does not count as killed; nothing if it is.
