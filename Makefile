@@ -39,7 +39,7 @@ runner := scripts/toolchain run cargo run -q --release --locked --manifest-path 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
-test: $(if $(T),,qemu) ## run the tests; T='host region' selects; LONG=1 also the long ones (hours)
+test: ## run the tests; T='host region' selects; LONG=1 also the long ones (hours)
 	@$(runner) test $(T)
 
 test-lifecycle: ## what the host does to a function in use; LONG=1 does it a thousand times, for hours
@@ -48,13 +48,13 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
-test-qemu: qemu ## of these, those that need the patched QEMU: functions that fail, ISM, guests
+test-qemu: ## of these, those that need the patched QEMU: functions that fail, ISM, guests
 	@$(runner) test ism bare guest
 
-demo-ism: qemu ## show a guest of the booted s390x host that has an ISM function
+demo-ism: ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism
 
-bench: qemu ## count the instructions of an access, by this driver and by vfio-pci and ism-vfio-pci
+bench: ## count the instructions of an access, by this driver and by vfio-pci and ism-vfio-pci
 	@$(runner) bench
 
 fuzz: ## look for requests that the driver judges wrongly, with libFuzzer (TIME=60 seconds)
@@ -67,9 +67,9 @@ model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
 
 qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390x host
-	@tools/qemu/build
+	@$(runner) qemu
 
-vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU=patched QEMU_ARGS= SMP= MEM=]
+vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
 shell: ## an interactive shell in a booted s390x host

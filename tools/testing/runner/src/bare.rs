@@ -13,8 +13,9 @@ use crate::{
     cache::Scratch,
     error::{Context, Error, Result},
     ktap::Test,
+    patched::Patched,
     progress,
-    qemu::{Functions, Hardware, Patched},
+    qemu::{Functions, Hardware},
 };
 
 /// The guest, in the host: all functions are its own.

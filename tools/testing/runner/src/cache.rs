@@ -64,7 +64,40 @@ impl Cache {
         }
         Ok(file)
     }
+
+    /// The directory `name`, if all of it is made. The name says from what.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        let dir = self.path(name);
+        is_made(&dir.join(STAMP), name).then_some(dir)
+    }
+
+    /// Finds the directory `name`, or makes it. What a killed run has left there, `make` goes on
+    /// with; if it cannot, it begins afresh.
+    pub fn make(&self, name: &str, make: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+        let dir = self.path(name);
+        let _lock = self.lock(name)?;
+        if self.find(name).is_some() {
+            return Ok(dir);
+        }
+        let step = || format!("making {}", dir.display());
+        let resumed = dir.exists();
+        fs::create_dir_all(&dir).context(step())?;
+        let mut outcome = make(&dir);
+        if outcome.is_err() && resumed {
+            progress::say("the interrupted build cannot be continued: starting afresh");
+            fs::remove_dir_all(&dir)
+                .and_then(|()| fs::create_dir(&dir))
+                .context(step())?;
+            outcome = make(&dir);
+        }
+        outcome?;
+        made(&dir.join(STAMP), name)?;
+        Ok(dir)
+    }
 }
+
+/// The stamp of what [`Cache::make`] has made.
+const STAMP: &str = ".made";
 
 /// A directory for one run. It goes away with the run; when the run was killed, the next one that
 /// makes such a directory sees by its lock that nobody uses it.

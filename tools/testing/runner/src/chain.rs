@@ -11,7 +11,7 @@ use crate::{
     guest::Guest,
     kernlog,
     ktap::{self, Test},
-    qemu::Patched,
+    patched::Patched,
 };
 
 /// The tests, in the host.
@@ -48,7 +48,7 @@ pub fn files(
         ("boot.env", b"TOKEN=end\nCHECK=\n".as_slice()),
     ];
     guest.initrd(cache, &initrd, &extra, &[])?;
-    let mut files = patched.vmm().to_vec();
+    let mut files = patched.vmm(cache)?.to_vec();
     files.extend([guest.kernel.image(), initrd]);
     Ok(files)
 }

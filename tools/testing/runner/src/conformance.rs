@@ -7,14 +7,12 @@ use std::{fs, path::PathBuf, process::Command};
 
 use crate::{
     cache::{self, Cache},
+    cross,
     error::{Context, Result},
     kernel::Kernel,
     ktap::{self, Counts, Test, Verdict},
     progress,
 };
-
-/// s390x libraries and headers in the toolchain root.
-const SYSROOT: &str = "/usr/lib/zpci/s390x/usr";
 
 /// What the options of `vfio_dma_mapping_test` in [`COMMAND`] leave out, and why.
 const LEFT_OUT: &str = "vfio_dma_map_limit_test with iommufd";
@@ -52,12 +50,14 @@ done
 
 /// Builds the programs from the kernel's source.
 pub fn programs(cache: &Cache, kernel: &Kernel) -> Result<Vec<PathBuf>> {
-    let item = format!("selftests-{}", kernel.key);
+    let sysroot = cross::sysroot(cache, cross::UUID)?;
+    let key = cache::key(&(&kernel.key, &sysroot));
+    let item = format!("selftests-{key}");
     let dir = cache.path(&item);
     let out = dir.join("out");
     let stamp = dir.join(".made");
     let _lock = cache.lock(&item)?;
-    if !cache::is_made(&stamp, &kernel.key) {
+    if !cache::is_made(&stamp, &key) {
         fs::create_dir_all(&out).context(format!("making {}", out.display()))?;
         let log = cache.log("selftests");
         let run = |command: &mut Command| {
@@ -76,13 +76,15 @@ pub fn programs(cache: &Cache, kernel: &Kernel) -> Result<Vec<PathBuf>> {
         // Their Makefile knows few architectures, the sources none: any of those will do.
         run(make(kernel.source.join("tools/testing/selftests/vfio"))
             .arg(format!("OUTPUT={}", out.display()))
-            .args(["ARCH=arm64", "CROSS_COMPILE=s390x-linux-gnu-"])
+            .arg("ARCH=arm64")
+            .arg(format!("CROSS_COMPILE={}", cross::PREFIX))
             .arg(format!(
-                "KHDR_INCLUDES=-isystem {}/include -isystem {SYSROOT}/include",
-                dir.display()
+                "KHDR_INCLUDES=-isystem {}/include -isystem {}/include",
+                dir.display(),
+                sysroot.display()
             ))
-            .arg(format!("LDFLAGS=-static -L{SYSROOT}/lib/s390x-linux-gnu")))?;
-        cache::made(&stamp, &kernel.key)?;
+            .arg(format!("LDFLAGS=-static -L{}/lib", sysroot.display())))?;
+        cache::made(&stamp, &key)?;
     }
     let step = || format!("reading {}", out.display());
     let mut programs = Vec::new();

@@ -15,14 +15,12 @@ use std::{
 use crate::{
     cache::{self, Cache},
     cpio::Archive,
+    cross,
     error::{Context, Error, Result},
     kernel::{Flavour, Kernel},
     module::Module,
     progress,
 };
-
-/// Static busybox for s390x, in the toolchain root.
-const BUSYBOX: &str = "/usr/lib/zpci/s390x/usr/bin/busybox";
 
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
@@ -49,6 +47,7 @@ impl Guest {
     /// Finds the machine's parts in the cache, or makes them.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
         let kernel = Kernel::get(cache, flavour, tree)?;
+        let busybox = cross::busybox(cache, tree)?;
         // Two trees have two modules; their objects hold the tree's path.
         let item = format!("guest-{}-{}", flavour.name(), cache::key(tree));
         let dir = cache.path(&item);
@@ -67,7 +66,7 @@ impl Guest {
 
         let init = tree.join("tools/testing/init");
         let init = fs::read(&init).context(format!("reading {}", init.display()))?;
-        let busybox = fs::read(BUSYBOX).context(format!("reading {BUSYBOX}"))?;
+        let busybox = fs::read(&busybox).context(format!("reading {}", busybox.display()))?;
         let programs = programs(cache, tree)?;
         let image = dir.join("image.cpio");
         let stamp = dir.join("image.made");

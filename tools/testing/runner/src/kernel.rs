@@ -3,24 +3,21 @@
 //! The s390x kernel: its source, its configuration, its build.
 
 use std::{
-    collections::BTreeMap,
     env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::UNIX_EPOCH,
 };
 
 use crate::{
     cache::{self, Cache},
     error::{Context, Error, Result},
+    kconfig::{self, Options},
     progress,
+    source::{self, Source},
 };
-
-/// Where the toolchain root keeps the kernel's source.
-const SOURCES: &str = "/usr/src";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
@@ -28,7 +25,8 @@ pub enum Flavour {
     Release,
     /// Everything in the kernel that finds a defect.
     Debug,
-    /// The same without KVM: functions that user space has open are recovered by the host.
+    /// The same, but functions that user space has open are recovered by the host: one of its
+    /// modules, `vfio-pci-core`, is built without `CONFIG_VFIO_PCI_ZDEV_KVM`.
     Unmediated,
 }
 
@@ -58,8 +56,7 @@ impl Flavour {
     fn fragments(self) -> &'static [&'static str] {
         match self {
             Self::Release => &["base.config"],
-            Self::Debug => &["base.config", "debug.config"],
-            Self::Unmediated => &["base.config", "debug.config", "unmediated.config"],
+            Self::Debug | Self::Unmediated => &["base.config", "debug.config"],
         }
     }
 
@@ -67,8 +64,15 @@ impl Flavour {
     fn actions(self) -> usize {
         match self {
             Self::Release => 1810,
-            Self::Debug => 1900,
-            Self::Unmediated => 1430,
+            Self::Debug | Self::Unmediated => 1900,
+        }
+    }
+
+    /// The name of its kernel.
+    fn kernel(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Debug | Self::Unmediated => "debug",
         }
     }
 
@@ -104,7 +108,7 @@ impl Kernel {
             .iter()
             .map(|name| tree.join("tools/testing/kernel").join(name))
             .collect();
-        let wanted = options(&fragments)?;
+        let wanted = kconfig::read(&fragments)?;
         let packages =
             fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
         let compilers: Vec<_> = packages
@@ -120,7 +124,7 @@ impl Kernel {
             None => unpacked(cache)?,
         };
         let key = cache::key(&(&source, &wanted, &compilers));
-        let item = format!("kernel-{}-{key}", flavour.name());
+        let item = format!("kernel-{}-{key}", flavour.kernel());
         let mut kernel = Self {
             flavour,
             build: cache.path(&item),
@@ -159,12 +163,11 @@ impl Kernel {
     /// `make` for this kernel, for the kernel itself and for modules.
     pub fn make(&self) -> Command {
         let mut make = Command::new("make");
-        let jobs = thread::available_parallelism().map_or(1, usize::from);
         make.arg("-C")
             .arg(&self.source)
             .arg(format!("O={}", self.build.display()))
             .args(["ARCH=s390", "LLVM=1"])
-            .arg(format!("-j{jobs}"))
+            .arg(format!("-j{}", source::jobs()))
             // The same input gives the same kernel.
             .env("KBUILD_BUILD_TIMESTAMP", "2026-01-01")
             .env("KBUILD_BUILD_USER", "zpci")
@@ -173,8 +176,8 @@ impl Kernel {
     }
 
     fn build(&self, cache: &Cache, fragments: &[PathBuf], wanted: &Options) -> Result<()> {
-        let what = format!("kernel ({})", self.flavour.name());
-        let log = cache.log(&format!("kernel-{}", self.flavour.name()));
+        let what = format!("kernel ({})", self.flavour.kernel());
+        let log = cache.log(&format!("kernel-{}", self.flavour.kernel()));
         fs::create_dir_all(&self.build).context(format!("making {}", self.build.display()))?;
 
         let configure = |step: &mut Command| {
@@ -193,8 +196,7 @@ impl Kernel {
         )?;
         configure(self.make().arg("olddefconfig"))?;
 
-        let text = fs::read_to_string(&config).context("reading the kernel's .config")?;
-        let refused = refused(wanted, &parse_options(&text));
+        let refused = kconfig::refused(wanted, &kconfig::read(&[config])?);
         if !refused.is_empty() {
             return Err(Error::new(
                 format!("{what}: configuring"),
@@ -215,7 +217,7 @@ impl Kernel {
 fn unpacked(cache: &Cache) -> Result<PathBuf> {
     const STEP: &str = "kernel source";
     let mut archives = Vec::new();
-    for entry in fs::read_dir(SOURCES).context(STEP)? {
+    for entry in fs::read_dir(source::DIR).context(STEP)? {
         let entry = entry.context(STEP)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let minor = name
@@ -232,32 +234,18 @@ fn unpacked(cache: &Cache) -> Result<PathBuf> {
     let Some((minor, archive, key)) = archives.into_iter().max() else {
         return Err(Error::new(
             STEP,
-            format!("there is no linux-source-7.*.tar.xz in the toolchain's {SOURCES}"),
+            format!(
+                "there is no linux-source-7.*.tar.xz in the toolchain's {}",
+                source::DIR
+            ),
             "Set KSRC to the directory of a Linux source, 7.2 or later",
         ));
     };
     let item = format!("linux-7.{minor}-{key}");
     let dir = cache.path(&item);
     let _lock = cache.lock(&item)?;
-    if dir.exists() {
-        return Ok(dir);
-    }
-    let part = cache.path(format!("{item}.part"));
-    if part.exists() {
-        fs::remove_dir_all(&part).context(STEP)?;
-    }
-    fs::create_dir(&part).context(STEP)?;
-    progress::run(
-        &format!("{STEP}: unpacking Linux 7.{minor}"),
-        Command::new("tar")
-            .args(["--strip-components=1", "-xf"])
-            .arg(&archive)
-            .arg("-C")
-            .arg(&part),
-        &cache.log("source"),
-        |_| "about 30 s".into(),
-    )?;
-    fs::rename(&part, &dir).context(STEP)?;
+    let what = format!("{STEP}: unpacking Linux 7.{minor}");
+    Source::at(archive).unpack(&what, &cache.log("source"), &[], &dir)?;
     Ok(dir)
 }
 
@@ -273,63 +261,4 @@ fn prune(build: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Option name to value; `n` for "is not set".
-type Options = BTreeMap<String, String>;
-
-fn options(fragments: &[PathBuf]) -> Result<Options> {
-    let mut all = Options::new();
-    for path in fragments {
-        let text = fs::read_to_string(path).context(format!("reading {}", path.display()))?;
-        all.extend(parse_options(&text));
-    }
-    Ok(all)
-}
-
-fn parse_options(text: &str) -> Options {
-    text.lines()
-        .filter_map(|line| {
-            let off = line
-                .strip_prefix("# ")
-                .and_then(|rest| rest.strip_suffix(" is not set"));
-            match off {
-                Some(name) => Some((name, "n")),
-                None => line.split_once('='),
-            }
-        })
-        .filter(|(name, _)| name.starts_with("CONFIG_"))
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
-}
-
-/// What was wanted and did not take effect. An option that does not exist is not set.
-fn refused(wanted: &Options, found: &Options) -> Vec<String> {
-    wanted
-        .iter()
-        .filter(|(name, value)| found.get(*name).map_or("n", String::as_str) != value.as_str())
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_option_is_named() {
-        let wanted = parse_options("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\n# words\n");
-        assert!(refused(&wanted, &parse_options("CONFIG_A=y\nCONFIG_C=m\n")).is_empty());
-        let found = parse_options("CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=y\n");
-        assert_eq!(refused(&wanted, &found), ["CONFIG_B=n", "CONFIG_C=m"]);
-        let found = parse_options("# CONFIG_A is not set\nCONFIG_C=m\n");
-        assert_eq!(refused(&wanted, &found), ["CONFIG_A=y"]);
-    }
-
-    #[test]
-    fn a_later_fragment_wins() {
-        let mut all = parse_options("# CONFIG_A is not set\n");
-        all.extend(parse_options("CONFIG_A=y\n"));
-        assert_eq!(all["CONFIG_A"], "y");
-    }
 }

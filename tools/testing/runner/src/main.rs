@@ -8,16 +8,20 @@ mod cache;
 mod chain;
 mod conformance;
 mod cpio;
+mod cross;
 mod error;
 mod guest;
+mod kconfig;
 mod kernel;
 mod kernlog;
 mod ktap;
 mod module;
 mod mutants;
+mod patched;
 mod progress;
 mod qemu;
 mod rungs;
+mod source;
 mod vm;
 
 use std::{
@@ -40,7 +44,7 @@ use crate::{
     guest::Guest,
     kernel::{Flavour, Kernel},
     module::Module,
-    qemu::Patched,
+    patched::Patched,
     vm::Machine,
 };
 
@@ -51,6 +55,7 @@ usage: runner run             boot the machine and show the driver at work
        runner vm              boot it and run the command in RUN, exit with its code
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
+       runner qemu            build the QEMU of tools/qemu and print where it is
        runner mutants [name...]  put defects into the driver; the tests must find them
        runner clippy          check the module and user space with clippy
        runner rustdoc         write the documentation of the module's crates
@@ -59,7 +64,7 @@ usage: runner run             boot the machine and show the driver at work
 
 Environment: FLAVOUR=release|debug|unmediated  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
              TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
-             QEMU=patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
+             QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.
 const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
@@ -117,6 +122,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["demo-ism"] => demo_ism(&tree),
         ["bench"] => bench(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
+        ["qemu"] => build_qemu(&tree),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
         ["vm"] => command(&tree, Flavour::parse(&flavour)?),
         ["shell"] => shell(&tree, Flavour::parse(&flavour)?),
@@ -150,7 +156,7 @@ fn demo(tree: &Path) -> Result<u8> {
 /// `demo-ism`: the same for a guest of the s390x host that has an ISM function.
 fn demo_ism(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
-    let patched = Patched::get(tree)?;
+    let patched = Patched::get(&cache, tree)?;
     let guest = Guest::get(&cache, Flavour::Release, tree)?;
     let scratch = Scratch::new(&cache)?;
     let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
@@ -169,7 +175,7 @@ fn bench(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::get(&cache, Flavour::Release, tree)?;
     let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
-    machine.hardware = Patched::get(tree)?.hardware(&[qemu::NVME, qemu::ISM]);
+    machine.hardware = Patched::get(&cache, tree)?.hardware(&[qemu::NVME, qemu::ISM]);
     machine.count_instructions();
     run(&cache, &guest, &machine, BENCH)
 }
@@ -191,7 +197,7 @@ fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
     let command = vm::var("RUN")
         .ok_or_else(|| Error::new("vm", "RUN is not set", "Give a command: RUN='uname -a'"))?;
     let cache = Cache::open()?;
-    let machine = machine(tree, flavour)?;
+    let machine = machine(&cache, tree, flavour)?;
     let guest = Guest::get(&cache, flavour, tree)?;
     run(&cache, &guest, &machine, &command)
 }
@@ -222,19 +228,25 @@ fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result
 fn shell(tree: &Path, flavour: Flavour) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::get(&cache, flavour, tree)?;
-    let status = vm::shell(&cache, &guest, &machine(tree, flavour)?)?;
+    let status = vm::shell(&cache, &guest, &machine(&cache, tree, flavour)?)?;
     Ok(u8::from(!status.success()))
 }
 
-/// The machine of `vm` and `shell`, which may be emulated by the patched QEMU.
-fn machine(tree: &Path, flavour: Flavour) -> Result<Machine> {
+/// The machine of `vm` and `shell`. The patched QEMU emulates it if that is built, or asked for: then
+/// it has all that needs it, too.
+fn machine(cache: &Cache, tree: &Path, flavour: Flavour) -> Result<Machine> {
     let mut machine = Machine::from_env(flavour, TIMEOUT)?;
     match vm::var("QEMU").as_deref() {
-        None | Some("stock") => {}
+        None => {
+            if let Some(patched) = Patched::find(cache, tree)? {
+                machine.hardware = patched.hardware(&[qemu::NVME]);
+            }
+        }
+        Some("stock") => {}
         Some("patched") => {
-            let patched = Patched::get(tree)?;
+            let patched = Patched::get(cache, tree)?;
             machine.hardware = patched.hardware(&[qemu::NVME, qemu::ISM]);
-            machine.files.extend(patched.vmm());
+            machine.files.extend(patched.vmm(cache)?);
         }
         Some(other) => {
             return Err(Error::new(
@@ -245,6 +257,16 @@ fn machine(tree: &Path, flavour: Flavour) -> Result<Machine> {
         }
     }
     Ok(machine)
+}
+
+/// `qemu`: the emulator of the s390x host, and the VMM in it.
+fn build_qemu(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let patched = Patched::get(&cache, tree)?;
+    let [vmm, _] = patched.vmm(&cache)?;
+    println!("QEMU={}", patched.hardware(&[]).program.display());
+    println!("VMM={}", vmm.display());
+    Ok(0)
 }
 
 /// `vm-paths`: for scripts that use the parts in their own way, also outside the toolchain root.

@@ -11,12 +11,15 @@ use std::{
 use crate::{
     cache::{self, Cache},
     error::{Context, Error, Result},
-    kernel::Kernel,
+    kernel::{Flavour, Kernel},
     progress,
 };
 
 /// What the module is made from.
 const SOURCES: &[&str] = &["Kbuild", "rust", "drivers", "include"];
+
+/// What changes the option of one of the kernel's own modules, see [`Flavour::Unmediated`].
+const UNMEDIATED: &str = "tools/testing/kernel/unmediated.h";
 
 pub struct Module<'a> {
     kernel: &'a Kernel,
@@ -37,7 +40,8 @@ impl<'a> Module<'a> {
 
     /// Names what the module is made from.
     pub fn key(&self) -> Result<String> {
-        let sources: Vec<_> = SOURCES.iter().map(|name| self.tree.join(name)).collect();
+        let mut sources: Vec<_> = SOURCES.iter().map(|name| self.tree.join(name)).collect();
+        sources.push(self.tree.join(UNMEDIATED));
         Ok(cache::key(&(&self.kernel.key, cache::files_key(&sources)?)))
     }
 
@@ -54,11 +58,36 @@ impl<'a> Module<'a> {
             "installing the kernel's",
             kernels.args([&path, "modules_install"]),
         )?;
+        if self.kernel.flavour == Flavour::Unmediated {
+            self.install_unmediated(cache, &path)?;
+        }
         self.run(
             cache,
             "installing",
             self.make().args([&path, "modules_install"]),
         )
+    }
+
+    /// Installs the kernel's VFIO modules once more, where they come first, built so that they let no
+    /// VMM recover functions.
+    fn install_unmediated(&self, cache: &Cache, path: &str) -> Result<()> {
+        let make = || {
+            let mut make = self.kernel.make();
+            make.arg(format!(
+                "M={}",
+                self.kernel.source.join("drivers/vfio/pci").display()
+            ))
+            .arg(format!("MO={}-unmediated", self.build.display()))
+            .arg("CONFIG_VFIO_PCI_ZDEV_KVM=")
+            .arg(format!(
+                "KCPPFLAGS=-include {}",
+                self.tree.join(UNMEDIATED).display()
+            ));
+            make
+        };
+        self.run(cache, "compiling the kernel's", make().arg("modules"))?;
+        let goal = [path, "modules_install"];
+        self.run(cache, "installing the kernel's", make().args(goal))
     }
 
     /// Clippy's opinion, with the lints of the kernel.

@@ -84,8 +84,8 @@ impl Drop for Line {
     }
 }
 
-/// Runs one step of a build with its output in `log`; it must succeed. `detail` sees how many lines
-/// of `make` or cargo began a new action ("  CC  file.o") and words the progress from it.
+/// Runs one step of a build with its output in `log`; it must succeed. `detail` sees how many actions
+/// the build has begun, and words the progress from it.
 pub fn run(
     what: &str,
     command: &mut Command,
@@ -136,11 +136,23 @@ pub fn try_run(
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(500));
         reader.read_to_end(&mut text).context(step())?;
-        let lines = text.split(|&byte| byte == b'\n');
-        let actions = lines.filter(|line| line.starts_with(b"  ")).count();
-        line.update(&detail(actions));
+        line.update(&detail(actions(&text)));
     };
     Ok(status)
+}
+
+/// Counts the lines with which make and cargo ("  CC  file.o") or ninja ("[7/90] Compiling") begin an
+/// action. The lines of a warning begin with a number or a sign.
+fn actions(log: &[u8]) -> usize {
+    let is_action = |line: &&[u8]| match line {
+        [b' ', b' ', rest @ ..] => rest
+            .trim_ascii_start()
+            .first()
+            .is_some_and(u8::is_ascii_uppercase),
+        [first, ..] => *first == b'[',
+        [] => false,
+    };
+    log.split(|&byte| byte == b'\n').filter(is_action).count()
 }
 
 fn name(command: &Command) -> String {
@@ -164,5 +176,17 @@ pub fn last(text: &str, count: usize) -> Vec<String> {
 pub fn show(lines: &[String]) {
     for line in lines {
         eprintln!("        | {}", line.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_of_all_build_tools_count() {
+        let log = b"make: begins\n  CC  a.o\n  12 | int i;\n     | ^\n  = note: [x]\n\n\
+            \x20  Compiling a v0.1\n[1/2] Compiling a.o\n";
+        assert_eq!(actions(log), 3);
     }
 }

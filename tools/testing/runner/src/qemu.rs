@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The emulator: QEMU as the toolchain root has it, or with the patches of `tools/qemu`.
+//! The emulator of the s390x host, and the PCI functions that it can have.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::PathBuf;
 
-use crate::error::{Context, Error, Result};
-
-/// The program, in the toolchain root and below the directory of the patched ones.
+/// The program, as the toolchain root has it, and as it is built with patches.
 pub const NAME: &str = "qemu-system-s390x";
 
 /// A function whose BAR 2 behaves like memory. The zpci device must come before the other.
@@ -101,46 +96,5 @@ impl Hardware {
             program: NAME.into(),
             args: functions.concat().into_iter().map(String::from).collect(),
         }
-    }
-}
-
-/// The patched QEMU.
-pub struct Patched(PathBuf);
-
-impl Patched {
-    /// Finds it in the cache, or builds it.
-    pub fn get(tree: &Path) -> Result<Self> {
-        let script = tree.join("tools/qemu/build");
-        let step = "the patched QEMU";
-        let built = Command::new(&script)
-            .stderr(Stdio::inherit())
-            .output()
-            .context(step)?;
-        if !built.status.success() {
-            return Err(Error::new(
-                step,
-                format!("{} failed with {}", script.display(), built.status),
-                "Run 'make qemu' first: it also fetches the source",
-            ));
-        }
-        let path = String::from_utf8_lossy(&built.stdout);
-        Ok(Self(path.trim().into()))
-    }
-
-    /// As the emulator of the s390x host.
-    pub fn hardware(&self, functions: Functions) -> Hardware {
-        let mut hardware = Hardware {
-            program: self.0.join("x86_64").join(NAME),
-            ..Hardware::stock(functions)
-        };
-        hardware
-            .args
-            .extend(["-L".into(), self.0.display().to_string()]);
-        hardware
-    }
-
-    /// As the VMM in the s390x host: the program, and the firmware that has to be beside it.
-    pub fn vmm(&self) -> [PathBuf; 2] {
-        [self.0.join("s390x").join(NAME), self.0.join("s390-ccw.img")]
     }
 }

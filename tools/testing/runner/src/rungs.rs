@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use crate::{
@@ -20,14 +21,17 @@ use crate::{
     kernel::Flavour,
     kernlog,
     ktap::{self, Counts, Test},
+    patched::Patched,
     progress,
-    qemu::{self, Functions, Hardware, Patched},
+    qemu::{self, Functions},
     vm::{self, Machine, Outcome, Report},
 };
 
 /// One rung of the ladder.
 pub struct Rung {
     pub name: &'static str,
+    /// About how many seconds it takes on two quiet processors, for those who wait.
+    seconds: u64,
     kind: Kind,
 }
 
@@ -47,8 +51,6 @@ struct Boot {
     release_for_one: bool,
     /// One CPU whose clock counts instructions, however busy this machine is.
     exact: bool,
-    /// Whether the QEMU of tools/qemu emulates it.
-    patched: bool,
     /// Its PCI functions.
     functions: Functions,
     /// Events of the emulator that are kept with the results.
@@ -67,7 +69,6 @@ const BOOT: Boot = Boot {
     flavour: Flavour::Debug,
     release_for_one: false,
     exact: false,
-    patched: false,
     functions: &[qemu::NVME],
     trace: &[],
     files: Files::None,
@@ -111,14 +112,17 @@ const LONG_TIMEOUT: &str = "14400";
 const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
+        seconds: 60,
         kind: Kind::Cargo(&["request", "vfio-zpci-io", "runner"]),
     },
     Rung {
         name: "model",
+        seconds: 20,
         kind: Kind::Program("tools/testing/model/check"),
     },
     Rung {
         name: "kunit",
+        seconds: 45,
         kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci",
             results: Results::KernelLog,
@@ -127,6 +131,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "region",
+        seconds: 75,
         kind: Kind::Boot(Boot {
             release_for_one: true,
             command: "modprobe zpci-vfio-pci && region-test",
@@ -136,6 +141,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "conformance",
+        seconds: 15,
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             files: Files::Selftests,
@@ -146,6 +152,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "lifecycle",
+        seconds: 90,
         kind: Kind::Boot(Boot {
             command: "lifecycle-test",
             long: Some("--long"),
@@ -154,6 +161,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "unmediated",
+        seconds: 45,
         kind: Kind::Boot(Boot {
             flavour: Flavour::Unmediated,
             command: "lifecycle-test",
@@ -163,6 +171,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "contention",
+        seconds: 10,
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             exact: true,
@@ -173,8 +182,8 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "ism",
+        seconds: 60,
         kind: Kind::Boot(Boot {
-            patched: true,
             release_for_one: true,
             functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
             command: "modprobe zpci-vfio-pci && ism-test",
@@ -183,9 +192,9 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "bare",
+        seconds: 20,
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
-            patched: true,
             functions: &[qemu::NVME, qemu::ISM],
             files: Files::Bare,
             command: bare::COMMAND,
@@ -195,9 +204,9 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "guest",
+        seconds: 60,
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
-            patched: true,
             functions: &[qemu::ISM],
             trace: chain::TRACE,
             files: Files::LinuxGuest,
@@ -220,22 +229,36 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
 
     print(writeln!(out, "KTAP version 1\n1..{}", rungs.len()))?;
     let mut total = Counts::default();
-    let mut failures = Vec::new();
+    let mut ends = Vec::new();
     let mut skipped_rung = false;
+    let seconds = rungs.iter().map(|rung| rung.seconds).sum::<u64>();
+    progress::say(&format!(
+        "tests: {} rungs, about {} min on two quiet processors; longer if a kernel has to be built",
+        rungs.len(),
+        seconds.div_ceil(60)
+    ));
     for (rung, number) in rungs.iter().zip(1..) {
-        progress::say(&format!("tests: {}", rung.name));
+        let (name, seconds) = (rung.name, rung.seconds);
+        progress::say(&format!("tests: {name} (about {seconds} s)"));
+        let start = Instant::now();
         let tests = rung
             .run(&cache, tree, &results, None)
             .unwrap_or_else(|error| vec![Test::failed("start", error.to_string())]);
-        let test = Test::group(rung.name, tests);
+        let test = Test::group(name, tests);
         let counts = test.counts();
         skipped_rung |= counts.passed + counts.failed == 0;
         total += counts;
-        failures.extend(test.failures());
         print(test.write(&mut out, number, 0))?;
+        let summary = ktap::summary(counts);
+        let elapsed = start.elapsed().as_secs();
+        progress::say(&format!("tests: {name}: {summary} in {elapsed} s"));
+        ends.extend(test.failures().iter().map(|name| format!("failed: {name}")));
+        if counts.failed > 0 {
+            ends.push(format!("rung {name} has failed; {}", logs(&results, name)?));
+        }
     }
-    for name in failures {
-        print(writeln!(out, "# failed: {name}"))?;
+    for line in ends {
+        print(writeln!(out, "# {line}"))?;
     }
     print(writeln!(out, "# kept in {}", results.display()))?;
     print(writeln!(out, "{}", ktap::summary(total)))?;
@@ -274,6 +297,24 @@ fn results_dir(cache: &Cache) -> Result<PathBuf> {
         .and_then(|()| fs::rename(&link, base.join("latest")))
         .context(STEP)?;
     Ok(dir)
+}
+
+/// Where to look when a rung has failed: the files that it has written.
+fn logs(results: &Path, rung: &str) -> Result<String> {
+    let step = || format!("reading {}", results.display());
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(results).context(step())? {
+        let entry = entry.context(step())?;
+        let size = entry.metadata().context(step())?.len();
+        if size > 0 && entry.path().file_stem() == Some(rung.as_ref()) {
+            logs.push(entry.path().display().to_string());
+        }
+    }
+    logs.sort();
+    Ok(match logs.as_slice() {
+        [] => "it did not get as far as to write a log".into(),
+        logs => format!("its logs: {}", logs.join(" ")),
+    })
 }
 
 /// Standard output, and the file that keeps it.
@@ -351,11 +392,8 @@ impl Boot {
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
         let mut machine = Machine::from_env(flavour, timeout)?;
         let scratch = Scratch::new(cache)?;
-        machine.hardware = if self.patched {
-            Patched::get(tree)?.hardware(self.functions)
-        } else {
-            Hardware::stock(self.functions)
-        };
+        let patched = Patched::get(cache, tree)?;
+        machine.hardware = patched.hardware(self.functions);
         machine.trace = self.trace;
         if self.exact {
             machine.count_instructions();
@@ -364,11 +402,11 @@ impl Boot {
             Files::None => Vec::new(),
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
             Files::Bare => {
-                let mut files = Patched::get(tree)?.vmm().to_vec();
+                let mut files = patched.vmm(cache)?.to_vec();
                 files.push(bare::program(tree, &scratch)?);
                 files
             }
-            Files::LinuxGuest => chain::files(cache, &scratch, &guest, &Patched::get(tree)?)?,
+            Files::LinuxGuest => chain::files(cache, &scratch, &guest, &patched)?,
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));
         let words = [
@@ -396,7 +434,7 @@ impl Boot {
             Results::Comparison => conformance::compare(&output),
             Results::Bare => {
                 let program = scratch.path("bare");
-                let direct = bare::direct(&Patched::get(tree)?, self.functions, &program)?;
+                let direct = bare::direct(&patched, self.functions, &program)?;
                 bare::compare(&direct, &output, self.functions)
             }
             Results::Witness => chain::results(&output, &outcome.trace),
@@ -548,6 +586,21 @@ mod tests {
         let skipped = || Test::new("one", ktap::Verdict::Skipped("no device".into()), vec![]);
         assert!(all_skipped(&[skipped(), skipped()]).is_some());
         assert!(all_skipped(&[skipped(), Test::check("another", vec![])]).is_none());
+    }
+
+    #[test]
+    fn the_logs_of_a_rung_are_named() {
+        let dir = env::temp_dir().join(cache::unique());
+        fs::create_dir(&dir).unwrap();
+        assert!(logs(&dir, "a").unwrap().contains("did not get as far"));
+        for (name, text) in [("a.out", "x"), ("a.trace", ""), ("b.out", "x")] {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        assert_eq!(
+            logs(&dir, "a").unwrap(),
+            format!("its logs: {}/a.out", dir.display())
+        );
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The QEMU of `tools/qemu`: upstream's source with our patches, built for this machine, where it
+//! emulates the s390x host, and for that host, where it is a VMM.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    cache::{self, Cache},
+    cross,
+    error::{Context, Result},
+    progress,
+    qemu::{Functions, Hardware, NAME},
+    source::{self, Source},
+};
+
+/// Both need it, beside the program (-L).
+const FIRMWARE: &str = "s390-ccw.img";
+
+/// What is built for which machine.
+struct Target {
+    name: &'static str,
+    options: &'static [&'static str],
+    strip: &'static str,
+    /// About how many actions ninja takes, for the progress line alone.
+    actions: usize,
+}
+
+const L0: Target = Target {
+    name: "x86_64",
+    options: &["--cc=gcc", "--enable-plugins"],
+    strip: "strip",
+    actions: 1360,
+};
+
+const L1: Target = Target {
+    name: "s390x",
+    options: &[
+        "--cross-prefix=s390x-linux-gnu-",
+        "--static",
+        "--disable-plugins",
+    ],
+    strip: "s390x-linux-gnu-strip",
+    actions: 1360,
+};
+
+/// No more than the machine needs, and nothing from the network.
+const OPTIONS: &[&str] = &[
+    "--target-list=s390x-softmmu",
+    "--without-default-features",
+    "--enable-trace-backends=log",
+    "--disable-download",
+    "--disable-docs",
+    "--disable-tools",
+    "--disable-user",
+    "--disable-guest-agent",
+    "--disable-fdt",
+    "--disable-install-blobs",
+    "--host-cc=gcc",
+];
+
+/// The source, and what is done to it.
+struct Recipe {
+    source: Source,
+    patches: Vec<PathBuf>,
+    /// Names all of that.
+    key: String,
+}
+
+impl Recipe {
+    fn read(tree: &Path) -> Result<Self> {
+        let dir = tree.join("tools/qemu");
+        // The sources of firmware for other machines.
+        let source = Source::of("qemu")?.without("roms");
+        let series = dir.join("series");
+        let series =
+            fs::read_to_string(&series).context(format!("reading {}", series.display()))?;
+        let patches: Vec<_> = patches(&series)
+            .map(|name| dir.join("patches").join(name))
+            .collect();
+        let texts = patches
+            .iter()
+            .map(|path| fs::read(path).context(format!("reading {}", path.display())))
+            .collect::<Result<Vec<_>>>()?;
+        let key = cache::key(&(source.name(), texts, OPTIONS));
+        Ok(Self {
+            source,
+            patches,
+            key,
+        })
+    }
+
+    /// The name of what is built for a target, which may stand on libraries of ours.
+    fn item(&self, target: &Target, sysroot: Option<&Path>) -> String {
+        let key = cache::key(&(&self.key, target.options, sysroot));
+        format!("qemu-{}-{key}", target.name)
+    }
+
+    /// Finds it in the cache, or builds it.
+    fn build(&self, cache: &Cache, target: &Target, sysroot: Option<&Path>) -> Result<PathBuf> {
+        cache.make(&self.item(target, sysroot), |dir| {
+            let what = format!("QEMU ({})", target.name);
+            let log = cache.log(&format!("qemu-{}", target.name));
+            let tree = dir.join("source");
+            let build = dir.join("build");
+            let unpacking = format!("{what}: unpacking and patching");
+            self.source.unpack(&unpacking, &log, &self.patches, &tree)?;
+            fs::create_dir_all(&build).context(format!("making {}", build.display()))?;
+            if !build.join("build.ninja").exists() {
+                let program = tree.join("configure").display().to_string();
+                let mut configure = source::command(&program, &build);
+                configure.args(OPTIONS).args(target.options);
+                if let Some(sysroot) = sysroot {
+                    configure
+                        .env("PKG_CONFIG", "pkg-config")
+                        .env("PKG_CONFIG_LIBDIR", cross::pkg_config(sysroot));
+                }
+                let step = format!("{what}: configuring");
+                progress::run(&step, &mut configure, &log, |_| "about 30 s".into())?;
+            }
+            let mut ninja = source::command("ninja", &build);
+            ninja.args(["-j", &source::jobs(), NAME]);
+            let step = format!("{what}: compiling");
+            progress::run(&step, &mut ninja, &log, |done| {
+                format!("{done} of about {}", target.actions.max(done))
+            })?;
+            let mut strip = source::command(target.strip, &build);
+            strip.arg("-o").arg(dir.join(NAME)).arg(NAME);
+            let step = format!("{what}: stripping");
+            progress::run(&step, &mut strip, &log, |_| String::new())?;
+            let firmware = Path::new("/usr/share/qemu").join(FIRMWARE);
+            fs::copy(&firmware, dir.join(FIRMWARE))
+                .context(format!("copying {}", firmware.display()))?;
+            source::remove(&tree)?;
+            source::remove(&build)
+        })
+    }
+}
+
+/// The names of the patches, in the order in which they are applied.
+fn patches(series: &str) -> impl Iterator<Item = &str> {
+    series
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The patched QEMU, built for this machine.
+pub struct Patched {
+    recipe: Recipe,
+    dir: PathBuf,
+}
+
+impl Patched {
+    /// Finds it in the cache, or builds it.
+    pub fn get(cache: &Cache, tree: &Path) -> Result<Self> {
+        let recipe = Recipe::read(tree)?;
+        let dir = recipe.build(cache, &L0, None)?;
+        Ok(Self { recipe, dir })
+    }
+
+    /// Finds it in the cache.
+    pub fn find(cache: &Cache, tree: &Path) -> Result<Option<Self>> {
+        let recipe = Recipe::read(tree)?;
+        let found = cache.find(&recipe.item(&L0, None));
+        Ok(found.map(|dir| Self { recipe, dir }))
+    }
+
+    /// As the emulator of the s390x host.
+    pub fn hardware(&self, functions: Functions) -> Hardware {
+        let mut hardware = Hardware {
+            program: self.dir.join(NAME),
+            ..Hardware::stock(functions)
+        };
+        hardware
+            .args
+            .extend(["-L".into(), self.dir.display().to_string()]);
+        hardware
+    }
+
+    /// As the VMM in the s390x host, for which it is built, too: the program, and the firmware that
+    /// has to be beside it.
+    pub fn vmm(&self, cache: &Cache) -> Result<[PathBuf; 2]> {
+        let sysroot = cross::sysroot(cache, cross::FOR_QEMU)?;
+        let dir = self.recipe.build(cache, &L1, Some(&sysroot))?;
+        Ok([dir.join(NAME), dir.join(FIRMWARE)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_names_the_patches() {
+        let series = "# SPDX\n0001-a.patch\n\n# 0002-b.patch\n 0003-c.patch \n";
+        let names: Vec<_> = patches(series).collect();
+        assert_eq!(names, ["0001-a.patch", "0003-c.patch"]);
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Upstream's sources, which the toolchain root keeps as archives.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use crate::{
+    error::{Context, Error, Result},
+    progress,
+};
+
+/// Where the toolchain root keeps them.
+pub const DIR: &str = "/usr/src";
+
+/// An archive.
+pub struct Source {
+    archive: PathBuf,
+    unwanted: Option<&'static str>,
+}
+
+impl Source {
+    pub fn at(archive: PathBuf) -> Self {
+        Self {
+            archive,
+            unwanted: None,
+        }
+    }
+
+    /// The one of a Debian source package.
+    pub fn of(package: &str) -> Result<Self> {
+        let step = || format!("looking for the source of {package}");
+        for entry in fs::read_dir(DIR).context(step())? {
+            let source = Self::at(entry.context(step())?.path());
+            if belongs(&source.name(), package) {
+                return Ok(source);
+            }
+        }
+        Err(Error::new(
+            step(),
+            format!("there is no {package}_*.orig.tar.* in the toolchain's {DIR}"),
+            "It comes with the toolchain root: see scripts/versions",
+        ))
+    }
+
+    /// The same without a directory that is large and not needed.
+    pub fn without(self, unwanted: &'static str) -> Self {
+        Self {
+            unwanted: Some(unwanted),
+            ..self
+        }
+    }
+
+    /// The name, which tells the version.
+    pub fn name(&self) -> String {
+        let name = self.archive.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
+    /// Unpacks it and applies `patches`. `dir` appears when all of that is done.
+    pub fn unpack(&self, what: &str, log: &Path, patches: &[PathBuf], dir: &Path) -> Result<()> {
+        if dir.exists() {
+            return Ok(());
+        }
+        let mut part = dir.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        if part.exists() {
+            fs::remove_dir_all(&part).context(what)?;
+        }
+        fs::create_dir(&part).context(what)?;
+        let mut tar = Command::new("tar");
+        tar.arg("--strip-components=1")
+            .args(self.unwanted.map(|name| format!("--exclude=*/{name}")))
+            .arg("-xf")
+            .arg(&self.archive)
+            .arg("-C")
+            .arg(&part);
+        progress::run(what, &mut tar, log, |_| "up to 30 s".into())?;
+        for patch in patches {
+            self.apply(patch, what, log, &part)?;
+        }
+        fs::rename(&part, dir).context(what)
+    }
+
+    /// A patch fits as it is, or not at all.
+    fn apply(&self, patch: &Path, what: &str, log: &Path, dir: &Path) -> Result<()> {
+        let mut command = Command::new("patch");
+        command
+            .args(["-p1", "--forward", "--batch", "--fuzz=0"])
+            .args(["--no-backup-if-mismatch", "-i"])
+            .arg(patch)
+            .current_dir(dir);
+        if progress::try_run(what, &mut command, log, |_| String::new())?.success() {
+            return Ok(());
+        }
+        progress::tail(log, 20);
+        let name = patch.file_name().unwrap_or_default().to_string_lossy();
+        Err(Error::new(
+            what,
+            format!("{name} does not fit {}", self.name()),
+            "The lines above say where. The README beside the patches says how to move them",
+        ))
+    }
+}
+
+/// A program that builds something from upstream's source, in `dir`. Nothing of the user's
+/// environment, nor of the make that started us, changes what comes of it.
+pub fn command(program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().current_dir(dir);
+    for name in ["HOME", "LC_ALL", "PATH"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// How many processes may compile at once.
+pub fn jobs() -> String {
+    thread::available_parallelism()
+        .map_or(1, usize::from)
+        .to_string()
+}
+
+/// Removes what is not needed any more when all is built.
+pub fn remove(dir: &Path) -> Result<()> {
+    fs::remove_dir_all(dir).context(format!("removing {}", dir.display()))
+}
+
+/// Whether a file is the archive of a package. What Debian makes of upstream's version, it writes
+/// into the name: zlib_1.3.dfsg+really1.3.1.orig.tar.gz.
+fn belongs(file: &str, package: &str) -> bool {
+    file.strip_prefix(package)
+        .is_some_and(|rest| rest.starts_with('_') && rest.contains(".orig.tar."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_belongs_to_one_package() {
+        let zlib = "zlib_1.3.dfsg+really1.3.1.orig.tar.gz";
+        assert!(belongs(zlib, "zlib"));
+        assert!(!belongs(zlib, "zli"));
+        assert!(belongs("glib2.0_2.84.4.orig.tar.xz", "glib2.0"));
+        assert!(!belongs("glib2.0_2.84.4.orig.tar.xz", "glib"));
+        assert!(!belongs("zlib_1.3.1-1.debian.tar.xz", "zlib"));
+    }
+}
