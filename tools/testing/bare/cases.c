@@ -83,6 +83,23 @@ static void handles(const char *kind, u32 *fh, u8 space, u64 offset)
  */
 #define STRICT "strict"
 
+/* An offset within a BAR does not depend on where the BAR is. */
+static void moved(const char *kind, u32 fh, u8 bar, u64 offset)
+{
+	static const u64 addresses[] = { 0, 1ul << 36, 0 };
+	u64 i;
+
+	for (i = 0; i < ARRAY_SIZE(addresses); i++) {
+		config_write(fh, 4, 0x4, 2);
+		config_write(fh, 0x10 + bar * 4, addresses[i], 4);
+		config_write(fh, 0x14 + bar * 4, addresses[i] >> 32, 4);
+		config_write(fh, 4, 0x6, 2);
+		load(kind, fh, bar, offset, 8);
+		store(kind, fh, bar, offset, i + 1, 8);
+		block(kind, fh, bar, offset + 8, 0, 16);
+	}
+}
+
 static void strict(u32 fh)
 {
 	static const u16 lens[] = {
@@ -118,6 +135,7 @@ static void strict(u32 fh)
 		}
 	}
 	uneven(STRICT, fh, 2, 0x600);
+	moved(STRICT, fh, 2, 0x800);
 	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
 		load(STRICT, fh, 2, offsets[i], 8);
 		store(STRICT, fh, 2, offsets[i], 0, 8);
