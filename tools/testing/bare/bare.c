@@ -248,6 +248,27 @@ int disable_function(u32 *fh)
 	return set_function(fh, 1);
 }
 
+/* The support element knows the function by its id, and tells no handle. */
+static int configuration(u32 fid, u32 command)
+{
+	memset(sccb, 0, 16);
+	*(u16 *)sccb = 16;
+	sccb[8] = 2;				/* a PCI function */
+	*(u32 *)(sccb + 12) = fid;
+	service_call(command);
+	return *(u16 *)(sccb + 6) == 0x20;
+}
+
+int configure_function(u32 fid)
+{
+	return configuration(fid, 0x001a0001);
+}
+
+int deconfigure_function(u32 fid)
+{
+	return configuration(fid, 0x001b0001);
+}
+
 /* Function information block of MODIFY PCI FUNCTION CONTROLS */
 static u8 fib[72] __aligned(8);
 

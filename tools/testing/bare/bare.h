@@ -62,6 +62,8 @@ int list_functions(struct function *functions, int max);
 /* The handle changes, and is void afterwards if this fails. */
 int enable_function(u32 *fh);
 int disable_function(u32 *fh);
+int configure_function(u32 fid);
+int deconfigure_function(u32 fid);
 
 /* The first 8 MiB of memory, but not page 0, are at these addresses for the function. */
 #define DMA_ADDRESS(p) (0x100000000ul + (u64)(p))

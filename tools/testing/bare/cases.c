@@ -248,7 +248,40 @@ static void relaxed(u32 fh)
 	load(ISM, fh, COMMANDS, 0x80, 8);
 }
 
-static void ism(u32 owner, u32 sender)
+static void void_buffer(u32 *owner, u32 sender, u64 token)
+{
+	named(ISM, "a buffer that was", pcistb(sender, MOVES, token, source, 16));
+	yes(ISM, "enabled", enable_function(owner));
+	config_write(*owner, 4, 0x6, 2);
+	yes(ISM, "DMA", enable_dma(*owner));
+	named(ISM, "a buffer of the time before", pcistb(sender, MOVES, token, source, 16));
+	yes(ISM, "nothing has arrived", !buffer[0]);
+}
+
+/*
+ * What a function has registered is void once it was disabled or deconfigured, though afterwards
+ * its memory is at the same address.
+ */
+static void forgets(u32 fid, u32 *owner, u32 sender, u64 sender_gid)
+{
+	u64 token;
+
+	buffer[0] = 0;
+	register_buffer("REG_DMB, then disabled", *owner, sizeof(buffer), 32, sender_gid);
+	token = words[1];
+	yes(ISM, "disabled", disable_function(owner));
+	void_buffer(owner, sender, token);
+
+	register_buffer("REG_DMB, then deconfigured", *owner, sizeof(buffer), 32, sender_gid);
+	token = words[1];
+	yes(ISM, "deconfigured", deconfigure_function(fid));
+	yes(ISM, "the handle is void", pcistb(*owner, COMMANDS, 0x80, source, 16).cc == 3);
+	yes(ISM, "configured", configure_function(fid));
+	*owner &= 0x7fffffff;
+	void_buffer(owner, sender, token);
+}
+
+static void ism(u32 fid, u32 owner, u32 sender)
 {
 	u64 owner_gid, sender_gid, token, i;
 
@@ -313,13 +346,14 @@ static void ism(u32 owner, u32 sender)
 	}
 	command_with("UNREG_DMB", owner, UNREG_DMB, token);
 	named(ISM, "a buffer that was", pcistb(sender, MOVES, token, source, 8));
+	forgets(fid, &owner, sender, sender_gid);
 	handles(ISM, &owner, COMMANDS, 0x80);
 }
 
 int main(void)
 {
 	struct function functions[8];
-	u32 pair[2], found = 0;
+	u32 fids[2], pair[2], found = 0;
 	int i, count;
 
 	console_init();
@@ -334,13 +368,15 @@ int main(void)
 		named("function", "PCISTB, not enabled yet", pcistb(fh, 2, 0x80, source, 16));
 		yes("function", "enabled", enable_function(&fh));
 		config_write(fh, 4, 0x6, 2);	/* memory, DMA */
-		if (functions[i].vendor != 0x1014)
+		if (functions[i].vendor != 0x1014) {
 			strict(fh);
-		else if (found < ARRAY_SIZE(pair))
+		} else if (found < ARRAY_SIZE(pair)) {
+			fids[found] = functions[i].fid;
 			pair[found++] = fh;
+		}
 	}
 	if (found == ARRAY_SIZE(pair))
-		ism(pair[0], pair[1]);
+		ism(fids[0], pair[0], pair[1]);
 	say("end\n");
 	return 0;
 }

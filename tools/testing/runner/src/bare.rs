@@ -107,7 +107,14 @@ pub fn compare(direct: &str, nested: &str, functions: Functions) -> Vec<Test> {
     let mut theirs = nested.lines();
     for line in direct.lines() {
         let there = theirs.next().unwrap_or("nothing");
-        tests.push(Test::check(line, difference(line, there, &mut used)));
+        let mut objections = difference(line, there, &mut used);
+        if [": no", ": not there"]
+            .iter()
+            .any(|end| line.ends_with(end))
+        {
+            objections.push("it has to be so".into());
+        }
+        tests.push(Test::check(line, objections));
         if line == "end" {
             break;
         }
@@ -206,6 +213,16 @@ mod tests {
         assert_eq!(
             failures(DIRECT, &no_request),
             ["g/instructions go by the region"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_both_fails() {
+        let wrong = "a: enabled: no\nb: not there\nend\n";
+        let nested = format!("{wrong}functions with the region: 1\n");
+        assert_eq!(
+            failures(wrong, &nested),
+            ["g/a: enabled: no", "g/b: not there"]
         );
     }
 
