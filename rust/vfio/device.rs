@@ -96,10 +96,9 @@ impl<T: Driver> Device<T> {
         // SAFETY: The fields lie in the allocation, which does not move. If the second cannot be
         // initialized, the first is dropped.
         let initialized = unsafe {
-            pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(fid)).and_then(|()| {
-                pin_init::raw_try_init(&raw mut (*this).data, T::new(pdev))
-                    .inspect_err(|_| core::ptr::drop_in_place(&raw mut (*this).lease))
-            })
+            let Ok(()) = pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(fid));
+            pin_init::raw_try_init(&raw mut (*this).data, T::new(pdev))
+                .inspect_err(|_| core::ptr::drop_in_place(&raw mut (*this).lease))
         };
         match initialized {
             Ok(()) => 0,

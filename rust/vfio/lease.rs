@@ -115,8 +115,8 @@ enum Role {
 
 impl Lease {
     /// Returns an initializer for a lease that nobody holds, of the zPCI function `fid`.
-    pub(crate) fn new(fid: u32) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
+    pub(crate) fn new(fid: u32) -> impl PinInit<Self> {
+        pin_init!(Self {
             word: Atomic::new(0),
             outside <- WaitQueue::new(OUTSIDE, static_lock_class!()),
             drained <- WaitQueue::new(DRAINED, static_lock_class!()),

@@ -5,13 +5,14 @@
 //! One file for each number, see `Documentation/ABI/testing/debugfs-zpci-vfio-pci`. Only what is
 //! off the straight way is counted: requests that get a lease at once cost nothing.
 
+use core::fmt::Write;
 use kernel::{
     debugfs::{
         Dir,
         File, //
     },
     prelude::*,
-    str::CString,
+    str::NullTerminatedFormatter,
     sync::atomic::{
         Atomic,
         Relaxed, //
@@ -47,14 +48,15 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Returns an initializer for the numbers of the zPCI function `fid`.
+    /// Returns an initializer for the numbers of the zPCI function `fid`, which does not fail: where
+    /// debugfs does, the files are missing.
     ///
     /// The directory is our own: the one of the VFIO core is gone when `remove()` starts to wait
     /// for user space, which is when the numbers are of interest.
-    pub(crate) fn new(fid: u32) -> impl PinInit<Self, Error> {
+    pub(crate) fn new(fid: u32) -> impl PinInit<Self> {
         pin_init::pin_init_scope(move || {
-            let dir = Dir::new(&CString::try_from_fmt(fmt!("zpci-vfio-pci-{fid:08x}"))?);
-            Ok(try_pin_init!(Self {
+            let dir = directory(fid);
+            Ok(pin_init!(Self {
                 waits <- dir.read_only_file(c"waits", Atomic::new(0)),
                 ticks <- dir.read_only_file(c"ticks", Atomic::new(0)),
                 longest_wait_ns <- dir.read_only_file(c"longest_wait_ns", Atomic::new(0)),
@@ -63,7 +65,7 @@ impl Stats {
                 #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
                 dwell_us <- dir.read_write_file(c"dwell_us", Atomic::new(0)),
                 _dir: dir,
-            }? Error))
+            }))
         })
     }
 
@@ -90,6 +92,16 @@ impl Stats {
             udelay(Delta::from_micros(1));
         }
     }
+}
+
+/// The directory of the zPCI function `fid`; its name needs no allocation.
+fn directory(fid: u32) -> Dir {
+    let mut name = [0; 32];
+    if let Some(mut name) = NullTerminatedFormatter::new(&mut name) {
+        // It fits.
+        let _ = write!(name, "zpci-vfio-pci-{fid:08x}");
+    }
+    Dir::new(CStr::from_bytes_until_nul(&name).unwrap_or_default())
 }
 
 /// Makes `number` at least `value`.
