@@ -3,14 +3,16 @@
 #include <linux/device.h>
 #include <linux/lockdep.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
+#include <linux/uaccess.h>
 
 #include <asm/asm-extable.h>
 #include <asm/asm.h>
 
 #include "helpers.h"
 
-bool vfio_helper_device_trylock(struct device *dev)
+int vfio_helper_device_trylock(struct device *dev)
 {
 	return device_trylock(dev);
 }
@@ -61,6 +63,32 @@ void vfio_helper_lockdep_wait(struct lockdep_map *map)
 #endif
 }
 
+void vfio_helper_pagefault_disable(void)
+{
+	pagefault_disable();
+}
+
+void vfio_helper_pagefault_enable(void)
+{
+	pagefault_enable();
+}
+
+/* As folio_mark_dirty_lock(), but the lock is not waited for by a task that has been killed. */
+int vfio_helper_mark_dirty_killable(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	int ret;
+
+	if (folio_test_dirty(folio))
+		return 0;
+	ret = folio_lock_killable(folio);
+	if (ret)
+		return ret;
+	folio_mark_dirty(folio);
+	folio_unlock(folio);
+	return 0;
+}
+
 void *vfio_helper_page_address(struct page *page)
 {
 	return page_address(page);
@@ -82,9 +110,13 @@ struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev)
  * VMM has to tell these cases apart. A program exception (the operands are not legal for this
  * function) ends at the exception table entry with @exception still set.
  */
+static int zpci_insn_result(int exception, int cc, u64 req)
+{
+	return exception ? -ENXIO : ZPCI_INSN_RESULT(CC_TRANSFORM(cc), req >> 24 & 0xff);
+}
 
 /* PCI STORE BLOCK: @block is mapped for as many bytes as @req says. */
-struct zpci_insn_result zpci_insn_store_block(u64 req, u64 offset, const void *block)
+int zpci_insn_store_block(u64 req, u64 offset, const void *block)
 {
 	const u8 *data = block;
 	int exception = 1;
@@ -100,18 +132,15 @@ struct zpci_insn_result zpci_insn_store_block(u64 req, u64 offset, const void *b
 		: [offset] "d" (offset), [data] "Q" (*data)
 		: CC_CLOBBER_LIST("memory"));
 
-	return (struct zpci_insn_result) {
-		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
-		.status = req >> 24 & 0xff,
-	};
+	return zpci_insn_result(exception, cc, req);
 }
 
-/* PCI LOAD: @value changes only with condition code 0. */
-struct zpci_insn_result zpci_insn_load(u64 req, u64 offset, u64 *value)
+/* PCI LOAD: @value means something with condition code 0 only. */
+int zpci_insn_load(u64 req, u64 offset, u64 *value)
 {
 	union register_pair req_off = { .even = req, .odd = offset };
 	int exception = 1;
-	u64 data;
+	u64 data = 0;
 	int cc;
 
 	asm_inline volatile (
@@ -120,22 +149,17 @@ struct zpci_insn_result zpci_insn_load(u64 req, u64 offset, u64 *value)
 		"1:\n"
 		CC_IPM(cc)
 		EX_TABLE(0b, 1b)
-		: CC_OUT(cc, cc), [data] "=d" (data), [req_off] "+d" (req_off.pair),
+		: CC_OUT(cc, cc), [data] "+d" (data), [req_off] "+d" (req_off.pair),
 		  [exc] "+d" (exception)
 		:
 		: CC_CLOBBER);
 
-	if (!exception && !CC_TRANSFORM(cc))
-		*value = data;
-
-	return (struct zpci_insn_result) {
-		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
-		.status = req_off.even >> 24 & 0xff,
-	};
+	*value = data;
+	return zpci_insn_result(exception, cc, req_off.even);
 }
 
 /* PCI STORE */
-struct zpci_insn_result zpci_insn_store(u64 req, u64 offset, u64 value)
+int zpci_insn_store(u64 req, u64 offset, u64 value)
 {
 	union register_pair req_off = { .even = req, .odd = offset };
 	int exception = 1;
@@ -151,8 +175,5 @@ struct zpci_insn_result zpci_insn_store(u64 req, u64 offset, u64 value)
 		: [data] "d" (value)
 		: CC_CLOBBER);
 
-	return (struct zpci_insn_result) {
-		.cc = exception ? -ENXIO : CC_TRANSFORM(cc),
-		.status = req_off.even >> 24 & 0xff,
-	};
+	return zpci_insn_result(exception, cc, req_off.even);
 }

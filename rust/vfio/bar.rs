@@ -12,14 +12,15 @@
 
 use crate::{
     bindings,
-    device::Device,
-    driver::Driver, //
+    device::Call, //
 };
 use core::marker::PhantomData;
 use kernel::{
+    device,
     error::from_result,
     fs::file,
     ioctl::_IO,
+    pci,
     prelude::*,
     uaccess::{
         UserPtr,
@@ -41,20 +42,21 @@ const IOEVENTFD: c_uint = _IO(bindings::VFIO_TYPE as u32, bindings::VFIO_BASE + 
 /// How a driver accesses BARs that cannot be mapped.
 ///
 /// Callbacks run in the context of the calling process, several at a time, with no lock held.
-pub trait Bars<T: Driver> {
+pub trait Bars<T> {
     /// Reads from `offset` of a BAR; the BAR may not exist, and the access may leave it.
     ///
     /// Returns how many bytes were written to `to`.
-    fn read(device: &Device<T>, bar: u8, offset: u64, to: UserSliceWriter) -> Result<usize>;
+    fn read(call: &mut Call<'_, T>, bar: u8, offset: u64, to: UserSliceWriter) -> Result<usize>;
 
     /// Writes to `offset` of a BAR; the BAR may not exist, and the access may leave it.
     ///
-    /// Returns how many bytes of `from` were consumed.
-    fn write(device: &Device<T>, bar: u8, offset: u64, from: UserSliceReader) -> Result<usize>;
+    /// Returns how many bytes of `from` were consumed; more than there are is `EINVAL` for the
+    /// caller, here and above.
+    fn write(call: &mut Call<'_, T>, bar: u8, offset: u64, from: UserSliceReader) -> Result<usize>;
 }
 
-/// Operations of the VFIO device that depend on the layout of its regions.
-pub(crate) struct Operations<T>(PhantomData<T>);
+/// Operations of a VFIO device whose BARs cannot be mapped.
+pub(crate) struct Operations<T, B>(PhantomData<(T, B)>);
 
 /// Where an access goes.
 struct Position {
@@ -87,15 +89,15 @@ impl Position {
     }
 }
 
-/// BARs of the function cannot be mapped.
-fn unmappable(vdev: *mut bindings::vfio_device) -> bool {
-    let core = vdev.cast::<bindings::vfio_pci_core_device>();
-    // SAFETY: The VFIO core calls the operations with a valid device; the flag is set when the
-    // function is scanned.
-    unsafe { (*(*core).pdev).non_mappable_bars() != 0 }
+/// Whether BARs of the function cannot be mapped.
+pub(crate) fn unmappable(pdev: &pci::Device<device::Bound>) -> bool {
+    // CAST: `pci::Device` is a transparent wrapper of `struct pci_dev`.
+    let pdev: *const bindings::pci_dev = core::ptr::from_ref(pdev).cast();
+    // SAFETY: The function is valid; the flag is set when it is scanned.
+    unsafe { bindings::pci_dev::non_mappable_bars_raw(pdev) != 0 }
 }
 
-impl<T: Driver> Operations<T> {
+impl<T, B: Bars<T>> Operations<T, B> {
     /// # Safety
     ///
     /// Called by the VFIO core for an open `Device<T>`, with the caller's buffer and file position.
@@ -111,9 +113,9 @@ impl<T: Driver> Operations<T> {
                 vdev,
                 count,
                 ppos,
-                |device, bar, offset| {
+                |call, bar, offset| {
                     let user = UserSlice::new(UserPtr::from_ptr(buf.cast()), count);
-                    T::Bars::read(device, bar, offset, user.writer())
+                    B::read(call, bar, offset, user.writer())
                 },
                 |ppos| bindings::vfio_pci_core_read(vdev, buf, count, ppos),
             )
@@ -135,16 +137,16 @@ impl<T: Driver> Operations<T> {
                 vdev,
                 count,
                 ppos,
-                |device, bar, offset| {
+                |call, bar, offset| {
                     let user = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), count);
-                    T::Bars::write(device, bar, offset, user.reader())
+                    B::write(call, bar, offset, user.reader())
                 },
                 |ppos| bindings::vfio_pci_core_write(vdev, buf, count, ppos),
             )
         }
     }
 
-    /// Hands an access to a BAR that cannot be mapped to `to_bar`, any other to `to_core`.
+    /// Hands an access to a BAR to `to_bar`, any other to `to_core`.
     ///
     /// # Safety
     ///
@@ -154,12 +156,9 @@ impl<T: Driver> Operations<T> {
         vdev: *mut bindings::vfio_device,
         count: usize,
         ppos: *mut file::Offset,
-        to_bar: impl FnOnce(&Device<T>, u8, u64) -> Result<usize>,
+        to_bar: impl FnOnce(&mut Call<'_, T>, u8, u64) -> Result<usize>,
         to_core: impl FnOnce(*mut file::Offset) -> isize,
     ) -> isize {
-        if !unmappable(vdev) {
-            return to_core(ppos);
-        }
         // As in the core, before anything is checked.
         if count == 0 {
             return 0;
@@ -170,10 +169,14 @@ impl<T: Driver> Operations<T> {
         from_result(|| {
             let done = match at.bar() {
                 Some(bar) => {
-                    // SAFETY: By the safety requirements; an open device is bound.
-                    let device = unsafe { Device::<T>::from_raw(vdev.cast()) };
+                    // SAFETY: By the safety requirements; this is the only one of this task.
+                    let mut call = unsafe { Call::new(vdev.cast()) };
+                    let done = to_bar(&mut call, bar, at.offset)?;
+                    if done > count {
+                        return Err(EINVAL);
+                    }
                     // CAST: No more than the caller asked for.
-                    to_bar(device, bar, at.offset)? as isize
+                    done as isize
                 }
                 None => {
                     let mut in_core = at.to_core();
@@ -198,7 +201,7 @@ impl<T: Driver> Operations<T> {
     ) -> c_int {
         // SAFETY: By the safety requirements.
         let ret = unsafe { bindings::vfio_pci_ioctl_get_region_info(vdev, info, caps) };
-        if ret == 0 && unmappable(vdev) {
+        if ret == 0 {
             // SAFETY: By the safety requirements.
             unsafe { (*info).offset = u64::from((*info).index) << SHIFT };
         }
@@ -209,14 +212,10 @@ impl<T: Driver> Operations<T> {
     ///
     /// Called by the VFIO core for an open `Device<T>`.
     pub(crate) unsafe extern "C" fn mmap(
-        vdev: *mut bindings::vfio_device,
-        vma: *mut bindings::vm_area_struct,
+        _vdev: *mut bindings::vfio_device,
+        _vma: *mut bindings::vm_area_struct,
     ) -> c_int {
-        if unmappable(vdev) {
-            return EINVAL.to_errno();
-        }
-        // SAFETY: By the safety requirements.
-        unsafe { bindings::vfio_pci_core_mmap(vdev, vma) }
+        EINVAL.to_errno()
     }
 
     /// # Safety
@@ -228,7 +227,7 @@ impl<T: Driver> Operations<T> {
         arg: c_ulong,
     ) -> c_long {
         // The core would decode the offset in its own layout, and write to the BAR itself.
-        if cmd == IOEVENTFD && unmappable(vdev) {
+        if cmd == IOEVENTFD {
             // CAST: Lossless.
             return EINVAL.to_errno() as c_long;
         }

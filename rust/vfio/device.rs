@@ -6,29 +6,29 @@
 
 use crate::{
     bindings,
-    driver::Driver,
-    lease::{
-        self,
-        Lease, //
-    },
+    device_lock::DeviceLock,
+    lease::Lease,
     memory,
-    zpci, //
+    zpci::{
+        Function,
+        Refusal,
+        Zdev, //
+    }, //
 };
 use core::ptr::NonNull;
 use kernel::{
     device,
-    error::from_err_ptr,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     pci,
     prelude::*,
-    types::Opaque, //
+    types::{
+        NotThreadSafe,
+        Opaque, //
+    }, //
 };
-
-/// The generic device of a PCI function.
-pub(crate) fn raw(pdev: &pci::Device<device::Bound>) -> *mut bindings::device {
-    let device: &device::Device<device::Bound> = pdev.as_ref();
-    // CAST: `device::Device` is a transparent wrapper of `struct device`.
-    core::ptr::from_ref(device).cast_mut().cast()
-}
 
 /// A PCI function bound to a vfio-pci variant driver.
 ///
@@ -37,21 +37,26 @@ pub(crate) fn raw(pdev: &pci::Device<device::Bound>) -> *mut bindings::device {
 ///
 /// # Invariants
 ///
-/// - All fields are initialized.
-/// - Drivers see a `&Device` only in callbacks that the VFIO core makes between `probe()` and the
-///   end of `remove()`, so the PCI function is bound.
+/// - All fields are initialized, and stay where they are.
+/// - There is a `&Device` only between `probe()` and the end of `remove()`, so the PCI function is
+///   bound.
 #[repr(C)]
-pub struct Device<T: Driver> {
+pub(crate) struct Device<T> {
     core: Opaque<bindings::vfio_pci_core_device>,
+    zdev: Zdev,
     lease: Lease,
     data: T,
 }
 
-impl<T: Driver> Device<T> {
-    /// Allocates a device for `pdev`, with the driver's data in it.
+impl<T> Device<T> {
+    /// Allocates a device for `pdev`.
     ///
     /// The caller gets the initial reference, to be given back by [`Device::put`].
-    pub(crate) fn new(
+    ///
+    /// # Safety
+    ///
+    /// The `init` operation is [`Device::init`], the `release` operation [`Device::release`].
+    pub(crate) unsafe fn new(
         pdev: &pci::Device<device::Bound>,
         ops: &'static bindings::vfio_device_ops,
     ) -> Result<NonNull<Self>> {
@@ -59,11 +64,13 @@ impl<T: Driver> Device<T> {
         const_assert!(core::mem::offset_of!(bindings::vfio_pci_core_device, vdev) == 0);
         const_assert!(align_of::<Self>() <= bindings::ARCH_KMALLOC_MINALIGN);
 
+        let device: &device::Device<device::Bound> = pdev.as_ref();
+        // CAST: `device::Device` is a transparent wrapper of `struct device`.
+        let device = core::ptr::from_ref(device).cast_mut().cast();
         // SAFETY: The device is valid, `ops` static. The allocation is zeroed, has the size and (see
         // above) the alignment of `Self`; the `init` operation fills it in.
-        let vdev = from_err_ptr(unsafe {
-            bindings::_vfio_alloc_device(size_of::<Self>(), raw(pdev), ops)
-        })?;
+        let vdev =
+            from_err_ptr(unsafe { bindings::_vfio_alloc_device(size_of::<Self>(), device, ops) })?;
         NonNull::new(vdev.cast()).ok_or(ENOMEM)
     }
 
@@ -77,36 +84,31 @@ impl<T: Driver> Device<T> {
         unsafe { bindings::vfio_helper_put_device(this.as_ptr().cast()) };
     }
 
-    /// The `init` operation of the VFIO core: fills in a zeroed allocation.
+    /// Fills in a zeroed allocation for `pdev`, with `data` for the driver.
     ///
     /// # Safety
     ///
-    /// Called by [`Device::new`] by way of the VFIO core.
-    pub(crate) unsafe extern "C" fn init_callback(vdev: *mut bindings::vfio_device) -> c_int {
+    /// Called by [`Device::new`] for `pdev`, by way of the VFIO core.
+    pub(crate) unsafe fn init(
+        vdev: *mut bindings::vfio_device,
+        pdev: &pci::Device<device::Bound>,
+        data: impl PinInit<T, Error>,
+    ) -> Result {
         // SAFETY: `vdev` is the start of the allocation, of which nothing is in use yet.
-        let ret = unsafe { bindings::vfio_pci_core_init_dev(vdev) };
-        if ret != 0 {
-            return ret;
-        }
+        to_result(unsafe { bindings::vfio_pci_core_init_dev(vdev) })?;
 
         let this = vdev.cast::<Self>();
-        // SAFETY: The core has set `pdev`, and `probe()` is running for it.
-        let pdev = unsafe { Self::pdev(this) };
-        let fid = zpci::function_id(pdev);
-        // SAFETY: The fields lie in the allocation, which does not move. If the second cannot be
-        // initialized, the first is dropped.
-        let initialized = unsafe {
-            let Ok(()) = pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(fid));
-            pin_init::raw_try_init(&raw mut (*this).data, T::new(pdev))
-                .inspect_err(|_| core::ptr::drop_in_place(&raw mut (*this).lease))
-        };
-        match initialized {
-            Ok(()) => 0,
-            Err(error) => {
-                // SAFETY: Undoes `vfio_pci_core_init_dev()`.
-                unsafe { bindings::vfio_pci_core_release_dev(vdev) };
-                error.to_errno()
-            }
+        // SAFETY: The fields lie in the allocation, which does not move, and is not used any more
+        // when the PCI function is gone. What has been initialized is undone if the last fails.
+        unsafe {
+            let zdev = Zdev::new(pdev);
+            (&raw mut (*this).zdev).write(zdev);
+            let Ok(()) =
+                pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(zdev.function_id()));
+            pin_init::raw_try_init(&raw mut (*this).data, data).inspect_err(|_| {
+                core::ptr::drop_in_place(&raw mut (*this).lease);
+                bindings::vfio_pci_core_release_dev(vdev);
+            })
         }
     }
 
@@ -115,7 +117,7 @@ impl<T: Driver> Device<T> {
     /// # Safety
     ///
     /// Called by the VFIO core with a device made by [`Device::new`].
-    pub(crate) unsafe extern "C" fn release_callback(vdev: *mut bindings::vfio_device) {
+    pub(crate) unsafe extern "C" fn release(vdev: *mut bindings::vfio_device) {
         let this = vdev.cast::<Self>();
         // SAFETY: All fields are initialized, and nobody else has a reference.
         unsafe {
@@ -143,38 +145,11 @@ impl<T: Driver> Device<T> {
         self.core.get()
     }
 
-    /// The PCI function.
-    ///
-    /// # Safety
-    ///
-    /// The core's part of `this` is initialized, and the PCI function is bound for `'a`.
-    unsafe fn pdev<'a>(this: *const Self) -> &'a pci::Device<device::Bound> {
-        // SAFETY: By the safety requirements; `pci::Device` is a transparent wrapper.
-        unsafe { &*(*Opaque::cast_into(&raw const (*this).core)).pdev.cast() }
-    }
-
-    /// The driver's data.
+    /// The device lock of the PCI function.
     #[inline]
-    pub fn data(&self) -> &T {
-        &self.data
-    }
-
-    /// Gets the memory space of the function accessible and the device lock held, by this task or
-    /// for it; see [`crate::lease`].
-    ///
-    /// May sleep. Whatever touches user memory has to be done before.
-    ///
-    /// # Errors
-    ///
-    /// - `EIO` if the memory space is not accessible: PCI_COMMAND has it disabled, the function is
-    ///   in a low-power state or has failed permanently.
-    /// - `EINTR` if the task was killed while it waited.
-    /// - `EAGAIN` if somebody else held the device lock too long.
-    #[inline]
-    pub fn lease(&self) -> Result<lease::Guard<'_>> {
-        // SAFETY: By the type invariants.
-        let pdev = unsafe { Self::pdev(self) };
-        lease::Guard::new(&self.lease, pdev, || memory::Guard::new(&self.core))
+    fn lock(&self) -> DeviceLock<'_> {
+        // SAFETY: By the type invariants; `pci::Device` is a transparent wrapper.
+        DeviceLock::of(unsafe { &*(*self.as_raw()).pdev.cast() })
     }
 
     /// The `remove()` operation of the PCI bus, up to where the device can be put.
@@ -185,7 +160,9 @@ impl<T: Driver> Device<T> {
     pub(crate) unsafe fn unregister(&self) {
         // First of all, for the core waits until user space has closed the device, and user space
         // may wait for its requests.
-        self.lease.announce_removal();
+        //
+        // SAFETY: By the safety requirements; the core waits below.
+        unsafe { self.lease.announce_removal() };
 
         let core = self.as_raw();
         // SAFETY: The device is registered.
@@ -196,9 +173,73 @@ impl<T: Driver> Device<T> {
         //
         // SAFETY: The device lock is held, and nobody uses the device any more.
         unsafe {
-            if (*core).needs_reset && (*core).reset_works() {
+            if (*core).needs_reset && bindings::vfio_pci_core_device::reset_works_raw(core) {
                 bindings::pci_reset_function_locked((*core).pdev);
             }
         }
+    }
+}
+
+/// A system call that accesses an open device.
+///
+/// Each callback of a [`Region`] or of [`Bars`] gets one, in the task that made the call. As there
+/// is no other, whoever is inside of a lease cannot ask for another one.
+///
+/// [`Region`]: crate::region::Region
+/// [`Bars`]: crate::bar::Bars
+pub struct Call<'a, T> {
+    device: &'a Device<T>,
+    _not_send: NotThreadSafe,
+}
+
+impl<'a, T> Call<'a, T> {
+    /// The call that the VFIO core passes on.
+    ///
+    /// # Safety
+    ///
+    /// `core` is the core's part of a `Device<T>` that is open for `'a`. This task has no other
+    /// `Call`.
+    #[inline]
+    pub(crate) unsafe fn new(core: *mut bindings::vfio_pci_core_device) -> Self {
+        Self {
+            // SAFETY: By the safety requirements; an open device is registered, thus bound.
+            device: unsafe { Device::from_raw(core) },
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// The driver's data.
+    #[inline]
+    pub fn data(&self) -> Pin<&'a T> {
+        // SAFETY: By the type invariants of `Device`, it stays where it is.
+        unsafe { Pin::new_unchecked(&self.device.data) }
+    }
+
+    /// Calls `f` with the memory space of the function accessible and the device lock held, by this
+    /// task or for it; see [`crate::lease`].
+    ///
+    /// Waits for it, if need be. Whatever touches user memory has to be done before or after: in
+    /// `f` it fails with `EFAULT`. Others wait for `f` to end, so it must neither sleep nor
+    /// allocate.
+    ///
+    /// # Errors
+    ///
+    /// - `EIO` if the memory space is not accessible: PCI_COMMAND has it disabled, the function is
+    ///   in a low-power state or has failed permanently.
+    /// - `EINTR` if the task was killed while it waited.
+    /// - `EAGAIN` if somebody else held the device lock too long.
+    /// - What `f` returns.
+    #[inline]
+    pub fn with_lease<R>(
+        &mut self,
+        f: impl for<'f> FnOnce(&'f Function<'f>) -> Result<R, Refusal>,
+    ) -> Result<R> {
+        let device = self.device;
+        let memory = || memory::Guard::new(&device.core);
+        let result = device.lease.with(device.lock(), memory, |inside| {
+            // SAFETY: `zdev` and the lease are those of the same device.
+            f(&unsafe { Function::new(device.zdev, inside) })
+        })?;
+        Ok(result?)
     }
 }

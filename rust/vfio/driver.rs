@@ -8,16 +8,17 @@
 
 use crate::{
     bar::{
-        Bars,
-        Operations, //
+        self,
+        Bars, //
     },
     bindings,
     device::Device,
-    lockdep,
+    device_lock::DeviceLock,
     region::Opening, //
 };
 use core::ptr::NonNull;
 use kernel::{
+    container_of,
     device,
     device_id::{
         RawDeviceId,
@@ -137,18 +138,20 @@ unsafe impl<T: Driver> RegistrationOps for Adapter<T> {
 }
 
 impl<T: Driver> Adapter<T> {
+    /// Operations on a function whose BARs can be mapped: those of vfio-pci, to which the driver
+    /// adds its regions when the device is opened.
     const OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
         name: as_char_ptr_in_const_context(T::NAME).cast_mut(),
-        init: Some(Device::<T>::init_callback),
-        release: Some(Device::<T>::release_callback),
+        init: Some(Self::init_callback),
+        release: Some(Device::<T>::release),
         open_device: Some(Self::open_device_callback),
         close_device: Some(bindings::vfio_pci_core_close_device),
-        ioctl: Some(Operations::<T>::ioctl),
-        get_region_info_caps: Some(Operations::<T>::get_region_info),
+        ioctl: Some(bindings::vfio_pci_core_ioctl),
+        get_region_info_caps: Some(bindings::vfio_pci_ioctl_get_region_info),
         device_feature: Some(bindings::vfio_pci_core_ioctl_feature),
-        read: Some(Operations::<T>::read),
-        write: Some(Operations::<T>::write),
-        mmap: Some(Operations::<T>::mmap),
+        read: Some(bindings::vfio_pci_core_read),
+        write: Some(bindings::vfio_pci_core_write),
+        mmap: Some(bindings::vfio_pci_core_mmap),
         request: Some(bindings::vfio_pci_core_request),
         match_: Some(bindings::vfio_pci_core_match),
         match_token_uuid: Some(bindings::vfio_pci_core_match_token_uuid),
@@ -161,6 +164,16 @@ impl<T: Driver> Adapter<T> {
         ..pin_init::zeroed()
     };
 
+    /// Operations on a function whose BARs cannot be mapped.
+    const UNMAPPABLE_OPS: bindings::vfio_device_ops = bindings::vfio_device_ops {
+        ioctl: Some(bar::Operations::<T, T::Bars>::ioctl),
+        get_region_info_caps: Some(bar::Operations::<T, T::Bars>::get_region_info),
+        read: Some(bar::Operations::<T, T::Bars>::read),
+        write: Some(bar::Operations::<T, T::Bars>::write),
+        mmap: Some(bar::Operations::<T, T::Bars>::mmap),
+        ..Self::OPS
+    };
+
     extern "C" fn probe_callback(
         pdev: *mut bindings::pci_dev,
         _id: *const bindings::pci_device_id,
@@ -169,18 +182,26 @@ impl<T: Driver> Adapter<T> {
         let bound = unsafe { &*pdev.cast::<pci::Device<device::Bound>>() };
 
         from_result(|| {
-            let device = Device::<T>::new(bound, &Self::OPS)?;
-            lockdep::check_device_lock(bound);
+            let ops = if bar::unmappable(bound) {
+                &Self::UNMAPPABLE_OPS
+            } else {
+                &Self::OPS
+            };
+            // SAFETY: The operations are those of `Device`.
+            let device = unsafe { Device::<T>::new(bound, ops)? };
+            // SAFETY: The driver core holds the device lock while it calls `probe()`.
+            unsafe { DeviceLock::of(bound).check() };
             // SAFETY: `pdev` is valid, and this driver is the one being bound to it. Nothing may
             // fail after the registration: the device could be open by then.
             let ret = unsafe {
-                bindings::dev_set_drvdata(&raw mut (*pdev).dev, device.as_ptr().cast());
-                bindings::vfio_pci_core_register_device(device.as_ptr().cast())
+                let core = device.as_ptr().cast::<bindings::vfio_pci_core_device>();
+                bindings::dev_set_drvdata(&raw mut (*pdev).dev, core.cast());
+                bindings::vfio_pci_core_register_device(core)
             };
             if ret != 0 {
-                lockdep::ignore_device_lock(bound);
                 // SAFETY: As above; `device` was not registered, and is not used again.
                 unsafe {
+                    DeviceLock::of(bound).ignore();
                     bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
                     Device::put(device);
                 }
@@ -204,10 +225,23 @@ impl<T: Driver> Adapter<T> {
         // device is not registered, and this was the last to use it.
         unsafe {
             device.as_ref().unregister();
-            lockdep::ignore_device_lock(bound);
+            DeviceLock::of(bound).ignore();
             bindings::dev_set_drvdata(&raw mut (*pdev).dev, core::ptr::null_mut());
             Device::put(device);
         }
+    }
+
+    /// # Safety
+    ///
+    /// Called by [`Device::new`] by way of the VFIO core.
+    unsafe extern "C" fn init_callback(vdev: *mut bindings::vfio_device) -> c_int {
+        // SAFETY: The core has set `dev`, the device of the PCI function for which `probe()` runs.
+        let pdev = unsafe {
+            &*container_of!((*vdev).dev, bindings::pci_dev, dev)
+                .cast::<pci::Device<device::Bound>>()
+        };
+        // SAFETY: By the safety requirements.
+        from_result(|| unsafe { Device::<T>::init(vdev, pdev, T::new(pdev)) }.map(|()| 0))
     }
 
     /// # Safety
@@ -222,7 +256,8 @@ impl<T: Driver> Adapter<T> {
 
             // SAFETY: The core's device is the first field of a registered, thus bound, device.
             let device = unsafe { Device::<T>::from_raw(core) };
-            T::open(&Opening(device)).inspect_err(|_| {
+            // SAFETY: The device is enabled, and not open yet.
+            T::open(&unsafe { Opening::new(device) }).inspect_err(|_| {
                 // SAFETY: Undoes `vfio_pci_core_enable()`, and frees the regions.
                 unsafe { bindings::vfio_pci_core_disable(core) }
             })?;

@@ -34,8 +34,7 @@
 //! allocates, except that the leader waits for the members.
 
 use crate::{
-    bindings,
-    device::raw,
+    device_lock::DeviceLock,
     lockdep,
     memory,
     stats::Stats,
@@ -45,22 +44,20 @@ use crate::{
     }, //
 };
 use kernel::{
-    device,
-    pci,
     prelude::*,
     static_lock_class,
     sync::atomic::{
         Acquire,
         Atomic,
         Full,
-        Relaxed, //
+        Relaxed,
+        Release, //
     },
     time::{
         Delta,
         Instant,
         Monotonic, //
-    },
-    types::NotThreadSafe, //
+    }, //
 };
 
 /// A request leads and lets others join.
@@ -128,17 +125,87 @@ impl Lease {
 
     /// Lets all requests in from now on, under the device lock that the caller holds.
     ///
-    /// To be called by `remove()` before it waits for user space, and only there: the caller must
-    /// hold the device lock until every file of the device is closed.
-    pub(crate) fn announce_removal(&self) {
+    /// To be called by `remove()` before it waits for user space.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the device lock until every file of the device is closed.
+    pub(crate) unsafe fn announce_removal(&self) {
         // Whoever leads holds the device lock, so nobody does, and all members have left.
         self.word.fetch_add(REMOVING, Full);
         self.outside.wake_all();
         self.requests.wait();
     }
 
+    /// Calls `f` inside of the lease; `memory` takes `memory_lock`, `lock` is the lock of the same
+    /// device.
+    ///
+    /// `memory_lock` comes first: `VFIO_DEVICE_RESET` takes it for write and then *tries* the
+    /// device lock, so it always succeeds against us. It is dropped before waiting, for whoever
+    /// holds the device lock may want it.
+    ///
+    /// May sleep. To be called by a task that is not inside: it could wait for itself.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`memory::Guard`].
+    /// - `EINTR` if the task was killed while it waited.
+    /// - `EAGAIN` if somebody else held the device lock for [`PATIENCE`].
+    #[inline]
+    pub(crate) fn with<'a, R>(
+        &'a self,
+        lock: DeviceLock<'a>,
+        memory: impl Fn() -> Result<memory::Guard<'a>>,
+        f: impl FnOnce(&Inside<'_>) -> R,
+    ) -> Result<R> {
+        self.requests.enter();
+        let result = self.enter(lock, memory).map(|(role, memory)| {
+            // INVARIANT: `enter()` has counted us; we leave when `f` has returned.
+            let value = f(&Inside { lease: self, lock });
+            // SAFETY: `enter()` has got the role, and it is not used again.
+            unsafe { self.leave(lock, role) };
+            drop(memory);
+            value
+        });
+        self.requests.leave();
+        result
+    }
+
+    #[inline]
+    fn enter<'a>(
+        &self,
+        lock: DeviceLock<'_>,
+        memory: impl Fn() -> Result<memory::Guard<'a>>,
+    ) -> Result<(Role, memory::Guard<'a>)> {
+        let mut since = None;
+        loop {
+            let memory = memory()?;
+            if let Some(role) = self.try_enter(lock) {
+                if let Some(since) = since {
+                    self.stats.waited(Instant::elapsed(&since));
+                }
+                return Ok((role, memory));
+            }
+            drop(memory);
+            self.wait(lock, *since.get_or_insert_with(Instant::now))?;
+        }
+    }
+
     /// Leads, joins or borrows, if one of them is possible without waiting.
-    fn try_enter(&self, device: &pci::Device<device::Bound>) -> Option<Role> {
+    #[inline]
+    fn try_enter(&self, lock: DeviceLock<'_>) -> Option<Role> {
+        if lock.try_lock() {
+            // Only a holder of the device lock sets `OPEN` or `REMOVING`, and a leader leaves
+            // behind neither a bit nor a member: the word is zero, and nobody else changes it.
+            self.word.store(OPEN + 1, Release);
+            self.inside.enter();
+            self.outside.wake_all();
+            return Some(Role::Leader);
+        }
+        self.try_join()
+    }
+
+    fn try_join(&self) -> Option<Role> {
         let mut word = self.word.load(Relaxed);
         while word & (OPEN | REMOVING) != 0 {
             match self.word.cmpxchg(word, word + 1, Full) {
@@ -149,25 +216,17 @@ impl Lease {
                 Err(now) => word = now,
             }
         }
-
-        if !device_trylock(device) {
-            return None;
-        }
-        // Only a holder of the device lock sets `OPEN` or `REMOVING`, and a leader leaves behind
-        // neither a bit nor a member: the word is zero.
-        self.word.fetch_add(OPEN + 1, Full);
-        self.inside.enter();
-        self.outside.wake_all();
-        Some(Role::Leader)
+        None
     }
 
     /// Waits until another [`Lease::try_enter`] is worth it.
-    fn wait(&self, device: &pci::Device<device::Bound>, since: Instant<Monotonic>) -> Result {
+    #[cold]
+    fn wait(&self, lock: DeviceLock<'_>, since: Instant<Monotonic>) -> Result {
         loop {
             // Leaders and `remove()` wake us. Other holders of the device lock (a reset, error
             // recovery, probe) know nothing of us, so we look again with every tick.
             let woken = self.outside.wait_killable(1, || {
-                self.word.load(Acquire) & (OPEN | REMOVING) != 0 || !device_is_locked(device)
+                self.word.load(Acquire) & (OPEN | REMOVING) != 0 || !lock.is_locked()
             });
             match woken {
                 Woken::True => return Ok(()),
@@ -182,19 +241,23 @@ impl Lease {
         }
     }
 
-    fn leave(&self, device: &pci::Device<device::Bound>, role: Role) {
+    /// Leaves the lease.
+    ///
+    /// # Safety
+    ///
+    /// This task has got `role` from [`Lease::try_enter`] with `lock`, and gives it up.
+    #[inline(always)]
+    unsafe fn leave(&self, lock: DeviceLock<'_>, role: Role) {
         self.inside.leave();
         match role {
             Role::Leader => {
                 self.inside.wait();
                 let word = self.word.fetch_sub(OPEN + 1, Full);
                 if word & COUNT != 1 {
-                    // Not even SIGKILL may unlock the device under those who joined. Each of them
-                    // has at most one instruction to finish.
-                    self.drained
-                        .wait_uninterruptible(|| self.word.load(Acquire) & COUNT == 0);
+                    self.wait_for_members();
                 }
-                device_unlock(device);
+                // SAFETY: A leader has the lock from its trylock.
+                unsafe { lock.unlock() };
                 self.outside.wake_all();
             }
             Role::Member => {
@@ -205,79 +268,30 @@ impl Lease {
             }
         }
     }
+
+    /// Not even SIGKILL may unlock the device under those who joined. Each of them has at most one
+    /// instruction to finish.
+    #[cold]
+    fn wait_for_members(&self) {
+        self.drained
+            .wait_uninterruptible(|| self.word.load(Acquire) & COUNT == 0);
+    }
 }
 
 /// The memory space of the function is accessible, and the device lock is held.
 ///
-/// Leaves the lease when dropped, and `memory_lock` after it. Whoever has it must not sleep, fault
-/// or allocate.
+/// Whoever has it must not sleep or allocate; it cannot fault.
 ///
 /// # Invariants
 ///
-/// This task is counted in `lease`, so the device lock is held by it, by a leader that waits for
-/// it, or by `remove()`, which waits for the file through which it came.
-pub struct Guard<'a> {
+/// This task is counted in `lease`, so `lock` is held by it, by a leader that waits for it, or by
+/// `remove()`, which waits for the file through which it came.
+pub(crate) struct Inside<'a> {
     lease: &'a Lease,
-    device: &'a pci::Device<device::Bound>,
-    role: Role,
-    _memory: memory::Guard<'a>,
-    _not_send: NotThreadSafe,
+    lock: DeviceLock<'a>,
 }
 
-impl<'a> Guard<'a> {
-    /// Gets a lease; `memory` takes `memory_lock`.
-    ///
-    /// `memory_lock` comes first: `VFIO_DEVICE_RESET` takes it for write and then *tries* the
-    /// device lock, so it always succeeds against us. It is dropped before waiting, for whoever
-    /// holds the device lock may want it.
-    ///
-    /// # Errors
-    ///
-    /// - Those of [`memory::Guard`].
-    /// - `EINTR` if the task was killed while it waited.
-    /// - `EAGAIN` if somebody else held the device lock for [`PATIENCE`].
-    pub(crate) fn new(
-        lease: &'a Lease,
-        device: &'a pci::Device<device::Bound>,
-        memory: impl Fn() -> Result<memory::Guard<'a>>,
-    ) -> Result<Self> {
-        lease.requests.enter();
-        Self::get(lease, device, memory).inspect_err(|_| lease.requests.leave())
-    }
-
-    #[inline]
-    fn get(
-        lease: &'a Lease,
-        device: &'a pci::Device<device::Bound>,
-        memory: impl Fn() -> Result<memory::Guard<'a>>,
-    ) -> Result<Self> {
-        let mut since = None;
-        loop {
-            let memory = memory()?;
-            if let Some(role) = lease.try_enter(device) {
-                if let Some(since) = since {
-                    lease.stats.waited(Instant::elapsed(&since));
-                }
-                // INVARIANT: `try_enter()` has counted us.
-                return Ok(Self {
-                    lease,
-                    device,
-                    role,
-                    _memory: memory,
-                    _not_send: NotThreadSafe,
-                });
-            }
-            drop(memory);
-            lease.wait(device, *since.get_or_insert_with(Instant::now))?;
-        }
-    }
-
-    /// The function whose device lock is held.
-    #[inline]
-    pub(crate) fn device(&self) -> &'a pci::Device<device::Bound> {
-        self.device
-    }
-
+impl Inside<'_> {
     /// Checks, in debug builds, what the type invariant says: called where an instruction is
     /// issued, it catches whoever breaks the scheme elsewhere.
     #[inline]
@@ -287,40 +301,16 @@ impl<'a> Guard<'a> {
             let inside = self.lease.word.load(Relaxed) & COUNT;
             self.lease.stats.inside(inside);
             kernel::warn_on!(inside == 0);
-            kernel::warn_on!(!device_is_locked(self.device));
+            kernel::warn_on!(!self.lock.is_locked());
         }
     }
-}
-
-impl Drop for Guard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.lease.leave(self.device, self.role);
-        self.lease.requests.leave();
-    }
-}
-
-fn device_trylock(device: &pci::Device<device::Bound>) -> bool {
-    // SAFETY: The device is valid.
-    unsafe { bindings::vfio_helper_device_trylock(raw(device)) }
-}
-
-/// Must be called by the task that locked it.
-fn device_unlock(device: &pci::Device<device::Bound>) {
-    // SAFETY: The device is valid; `leave()` calls this once for a successful trylock, in the task
-    // that did it, as `Guard` is not `Send`.
-    unsafe { bindings::vfio_helper_device_unlock(raw(device)) }
-}
-
-fn device_is_locked(device: &pci::Device<device::Bound>) -> bool {
-    // SAFETY: The device is valid; the answer may be outdated at once.
-    unsafe { bindings::mutex_is_locked(&raw mut (*raw(device)).mutex) }
 }
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
 #[kunit_tests(zpci_vfio_pci_lease)]
 mod tests {
     use super::*;
+    use crate::bindings;
     use kernel::types::Opaque;
 
     /// A PCI function of which nothing works but the device lock.
@@ -338,9 +328,9 @@ mod tests {
         Ok(function)
     }
 
-    fn device(function: &Opaque<bindings::pci_dev>) -> &pci::Device<device::Bound> {
+    fn device_lock(function: &Opaque<bindings::pci_dev>) -> DeviceLock<'_> {
         // SAFETY: `pci::Device` is a transparent wrapper; the tests use no more than the lock.
-        unsafe { &*function.get().cast() }
+        DeviceLock::of(unsafe { &*function.get().cast() })
     }
 
     fn lease() -> Result<Pin<KBox<Lease>>> {
@@ -350,13 +340,14 @@ mod tests {
     #[test]
     fn leader_holds_the_device_lock_until_it_leaves() -> Result {
         let (function, lease) = (function()?, lease()?);
-        let device = device(&function);
+        let lock = device_lock(&function);
 
-        assert!(lease.try_enter(device) == Some(Role::Leader));
-        assert!(device_is_locked(device));
+        assert!(lease.try_enter(lock) == Some(Role::Leader));
+        assert!(lock.is_locked());
         assert!(lease.word.load(Relaxed) == OPEN + 1);
-        lease.leave(device, Role::Leader);
-        assert!(!device_is_locked(device));
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Leader) };
+        assert!(!lock.is_locked());
         assert!(lease.word.load(Relaxed) == 0);
         Ok(())
     }
@@ -364,48 +355,57 @@ mod tests {
     #[test]
     fn others_join_while_the_lease_is_open() -> Result {
         let (function, lease) = (function()?, lease()?);
-        let device = device(&function);
+        let lock = device_lock(&function);
 
-        assert!(lease.try_enter(device) == Some(Role::Leader));
-        assert!(lease.try_enter(device) == Some(Role::Member));
-        assert!(lease.try_enter(device) == Some(Role::Member));
+        assert!(lease.try_enter(lock) == Some(Role::Leader));
+        assert!(lease.try_enter(lock) == Some(Role::Member));
+        assert!(lease.try_enter(lock) == Some(Role::Member));
         assert!(lease.word.load(Relaxed) == OPEN + 3);
-        lease.leave(device, Role::Member);
-        lease.leave(device, Role::Member);
-        assert!(device_is_locked(device));
-        lease.leave(device, Role::Leader);
-        assert!(!device_is_locked(device));
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Member) };
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Member) };
+        assert!(lock.is_locked());
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Leader) };
+        assert!(!lock.is_locked());
         Ok(())
     }
 
     #[test]
     fn nobody_enters_while_another_holds_the_device_lock() -> Result {
         let (function, lease) = (function()?, lease()?);
-        let device = device(&function);
+        let lock = device_lock(&function);
 
-        assert!(device_trylock(device));
-        assert!(lease.try_enter(device).is_none());
+        assert!(lock.try_lock());
+        assert!(lease.try_enter(lock).is_none());
         assert!(lease.word.load(Relaxed) == 0);
-        device_unlock(device);
-        assert!(lease.try_enter(device) == Some(Role::Leader));
-        lease.leave(device, Role::Leader);
+        // SAFETY: Locked above.
+        unsafe { lock.unlock() };
+        assert!(lease.try_enter(lock) == Some(Role::Leader));
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Leader) };
         Ok(())
     }
 
     #[test]
     fn all_borrow_from_remove() -> Result {
         let (function, lease) = (function()?, lease()?);
-        let device = device(&function);
+        let lock = device_lock(&function);
 
-        assert!(device_trylock(device));
-        lease.announce_removal();
-        assert!(lease.try_enter(device) == Some(Role::Member));
-        assert!(lease.try_enter(device) == Some(Role::Member));
-        lease.leave(device, Role::Member);
-        lease.leave(device, Role::Member);
-        assert!(device_is_locked(device));
+        assert!(lock.try_lock());
+        // SAFETY: The lock is held, and there are no files.
+        unsafe { lease.announce_removal() };
+        assert!(lease.try_enter(lock) == Some(Role::Member));
+        assert!(lease.try_enter(lock) == Some(Role::Member));
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Member) };
+        // SAFETY: Entered above.
+        unsafe { lease.leave(lock, Role::Member) };
+        assert!(lock.is_locked());
         assert!(lease.word.load(Relaxed) == REMOVING);
-        device_unlock(device);
+        // SAFETY: Locked above.
+        unsafe { lock.unlock() };
         Ok(())
     }
 
@@ -413,19 +413,20 @@ mod tests {
     fn waiting_ends_at_once_when_the_device_lock_is_free() -> Result {
         let (function, lease) = (function()?, lease()?);
 
-        lease.wait(device(&function), Instant::now())
+        lease.wait(device_lock(&function), Instant::now())
     }
 
     #[test]
     fn waiting_ends_after_a_while_when_it_is_not() -> Result {
         let (function, lease) = (function()?, lease()?);
-        let device = device(&function);
+        let lock = device_lock(&function);
 
-        assert!(device_trylock(device));
+        assert!(lock.try_lock());
         let since = Instant::now();
-        assert!(lease.wait(device, since) == Err(EAGAIN));
+        assert!(lease.wait(lock, since) == Err(EAGAIN));
         assert!(since.elapsed() >= PATIENCE);
-        device_unlock(device);
+        // SAFETY: Locked above.
+        unsafe { lock.unlock() };
         Ok(())
     }
 }

@@ -6,25 +6,26 @@
 //!
 //! - [`driver`]: bind a driver to PCI functions and to the VFIO core ([`driver::Driver`],
 //!   [`driver::Adapter`], [`module_vfio_pci_driver!`]).
-//! - [`device`]: the device object shared by the VFIO core and the driver ([`device::Device`]).
+//! - [`device`]: a system call that accesses a device ([`device::Call`]).
 //! - [`region`]: a device region of the driver's own ([`region::Region`]).
 //! - [`bar`]: BARs that cannot be mapped ([`bar::Bars`]).
-//! - [`page`]: a page of the caller, pinned while an instruction works on it ([`page::Pinned`]).
-//! - [`memory`]: the memory space of the function is accessible ([`memory::Guard`]).
+//! - [`page`]: memory of the caller that an instruction works on ([`page::Pinned`]).
 //! - [`msix`]: where the MSI-X structures are ([`msix::windows`]).
-//! - [`lease`]: the device lock is held, by this task or for it ([`lease::Guard`]).
-//! - [`zpci`]: the zPCI instructions, which can only be issued with a lease ([`zpci::Function`]).
+//! - [`zpci`]: the zPCI instructions, which can only be issued inside of a lease
+//!   ([`zpci::Function`], [`device::Call::with_lease`]).
+//! - [`lease`]: how the device lock is held meanwhile, by this task or for it.
 //!
-//! The locking rules are in `Documentation/arch/s390/vfio-zpci-io-locking.rst`.
+//! //! The locking rules are in `Documentation/arch/s390/vfio-zpci-io-locking.rst`.
 
 #![crate_name = "vfio"]
 
 pub mod bar;
 pub mod device;
+mod device_lock;
 pub mod driver;
-pub mod lease;
+mod lease;
 mod lockdep;
-pub mod memory;
+mod memory;
 pub mod msix;
 pub mod page;
 pub mod region;

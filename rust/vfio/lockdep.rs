@@ -3,16 +3,13 @@
 //! What lockdep cannot see by itself.
 //!
 //! `remove()` waits until user space has closed the device, a leader until the other requests have
-//! left the lease: waits without a lock. And the device lock, which both hold meanwhile, is exempt
-//! from lockdep in general, as locks of parents and children would look alike. With
-//! `CONFIG_ZPCI_VFIO_PCI_DEBUG` lockdep is told of all three; else nothing of this costs anything.
+//! left the lease: waits without a lock. With `CONFIG_ZPCI_VFIO_PCI_DEBUG` lockdep is told of both, and
+//! of the device lock that is held meanwhile ([`crate::device_lock`]); else none of it costs anything.
 //!
 //! C header: [`include/linux/lockdep.h`](srctree/include/linux/lockdep.h)
 
 use crate::bindings;
 use kernel::{
-    device,
-    pci,
     prelude::*,
     sync::LockClassKey,
     types::Opaque, //
@@ -70,22 +67,5 @@ impl Map {
             // SAFETY: The map is initialized.
             unsafe { bindings::vfio_helper_lockdep_wait(self.map.get()) }
         }
-    }
-}
-
-/// Has lockdep check the device lock of a function, which the caller holds, until
-/// [`ignore_device_lock`].
-pub(crate) fn check_device_lock(device: &pci::Device<device::Bound>) {
-    if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
-        // SAFETY: The device is valid.
-        unsafe { bindings::vfio_helper_device_lock_set_class(crate::device::raw(device)) }
-    }
-}
-
-/// Undoes [`check_device_lock`]; the caller holds the device lock.
-pub(crate) fn ignore_device_lock(device: &pci::Device<device::Bound>) {
-    if cfg!(CONFIG_ZPCI_VFIO_PCI_DEBUG) {
-        // SAFETY: The device is valid.
-        unsafe { bindings::vfio_helper_device_lock_reset_class(crate::device::raw(device)) }
     }
 }

@@ -8,7 +8,6 @@
 
 use crate::bindings;
 use kernel::{
-    error::to_result,
     prelude::*,
     types::{
         NotThreadSafe,
@@ -18,10 +17,13 @@ use kernel::{
 
 /// Holds `memory_lock` for read, with the memory space of the function enabled.
 ///
+/// This task does not fault meanwhile: accesses to user memory fail with `EFAULT`. The page fault
+/// handler of a mapped BAR takes `memory_lock`, too, and would wait for a writer that waits for us.
+///
 /// # Invariants
 ///
-/// This task holds `memory_lock` of `core` for read.
-pub struct Guard<'a> {
+/// This task holds `memory_lock` of `core` for read, and has disabled page faults once.
+pub(crate) struct Guard<'a> {
     core: &'a Opaque<bindings::vfio_pci_core_device>,
     _not_send: NotThreadSafe,
 }
@@ -38,12 +40,17 @@ impl<'a> Guard<'a> {
     /// - `EINTR` if the task was killed while it waited.
     /// - `EIO` if PCI_COMMAND has the memory space disabled, the function is in a low-power state,
     ///   or it has failed permanently.
+    #[inline]
     pub(crate) fn new(core: &'a Opaque<bindings::vfio_pci_core_device>) -> Result<Self> {
         let raw = core.get();
         // SAFETY: `core` is an initialized device, so is its lock.
-        to_result(unsafe { bindings::down_read_killable(&raw mut (*raw).memory_lock) })?;
+        if unsafe { bindings::down_read_killable(&raw mut (*raw).memory_lock) } != 0 {
+            return Err(EINTR);
+        }
+        // SAFETY: Undone when the guard is dropped, by this task.
+        unsafe { bindings::vfio_helper_pagefault_disable() };
 
-        // INVARIANT: The lock was just taken.
+        // INVARIANT: The lock was just taken, and page faults disabled.
         let guard = Self {
             core,
             _not_send: NotThreadSafe,
@@ -71,8 +78,11 @@ impl<'a> Guard<'a> {
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: By the type invariant, this task holds the lock.
-        unsafe { bindings::up_read(&raw mut (*self.core.get()).memory_lock) };
+        // SAFETY: By the type invariant, this task has disabled page faults and holds the lock.
+        unsafe {
+            bindings::vfio_helper_pagefault_enable();
+            bindings::up_read(&raw mut (*self.core.get()).memory_lock);
+        }
     }
 }
 

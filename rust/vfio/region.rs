@@ -9,8 +9,10 @@
 
 use crate::{
     bindings,
-    device::Device,
-    driver::Driver, //
+    device::{
+        Call,
+        Device, //
+    }, //
 };
 use core::marker::PhantomData;
 use kernel::{
@@ -41,7 +43,7 @@ impl Type {
 ///
 /// Callbacks run in the context of the calling process, several of them at a time, with no lock
 /// held, and with the runtime power management reference of the VFIO core.
-pub trait Region<T: Driver> {
+pub trait Region<T> {
     /// Who defines the subtype.
     const TYPE: Type;
 
@@ -54,27 +56,34 @@ pub trait Region<T: Driver> {
     /// Reads at `offset` of the region, which may lie beyond its end.
     ///
     /// Returns how many bytes were written to `to`.
-    fn read(device: &Device<T>, offset: u64, to: UserSliceWriter) -> Result<usize>;
+    fn read(call: &mut Call<'_, T>, offset: u64, to: UserSliceWriter) -> Result<usize>;
 
     /// Writes at `offset` of the region, which may lie beyond its end.
     ///
-    /// Returns how many bytes of `from` were consumed.
-    fn write(device: &Device<T>, offset: u64, from: UserSliceReader) -> Result<usize>;
+    /// Returns how many bytes of `from` were consumed; more than there are is `EINVAL` for the
+    /// caller, here and above.
+    fn write(call: &mut Call<'_, T>, offset: u64, from: UserSliceReader) -> Result<usize>;
 }
 
 /// The bits of a file position that are the offset in a region (`VFIO_PCI_OFFSET_MASK`).
 const OFFSET_MASK: u64 = (1 << bindings::VFIO_PCI_OFFSET_SHIFT) - 1;
 
 /// The device is being opened: now its regions are added.
-pub struct Opening<'a, T: Driver>(pub(crate) &'a Device<T>);
+pub struct Opening<'a, T>(&'a Device<T>);
 
-impl<T: Driver> Opening<'_, T> {
+impl<'a, T> Opening<'a, T> {
+    /// # Safety
+    ///
+    /// The core has enabled the device, and nobody can use it yet.
+    pub(crate) unsafe fn new(device: &'a Device<T>) -> Self {
+        Self(device)
+    }
+
     /// Adds a region, which lasts until the device is closed.
     pub fn add_region<R: Region<T>>(&self) -> Result {
         const_assert!(R::SIZE as u64 <= OFFSET_MASK);
 
-        // SAFETY: The core has enabled the device, and nobody can use it before it is open. The
-        // operations are static.
+        // SAFETY: By what `new()` requires. The operations are static.
         to_result(unsafe {
             bindings::vfio_pci_core_register_dev_region(
                 self.0.as_raw(),
@@ -92,7 +101,7 @@ impl<T: Driver> Opening<'_, T> {
 /// C callbacks of a region.
 struct VTable<T, R>(PhantomData<(T, R)>);
 
-impl<T: Driver, R: Region<T>> VTable<T, R> {
+impl<T, R: Region<T>> VTable<T, R> {
     const OPS: bindings::vfio_pci_regops = bindings::vfio_pci_regops {
         rw: Some(Self::rw),
         // The core calls it without asking whether it is there.
@@ -111,8 +120,8 @@ impl<T: Driver, R: Region<T>> VTable<T, R> {
         ppos: *mut file::Offset,
         write: bool,
     ) -> isize {
-        // SAFETY: By the safety requirements; an open device is registered, thus bound.
-        let device = unsafe { Device::<T>::from_raw(core) };
+        // SAFETY: By the safety requirements; this is the only one that this task makes.
+        let mut call = unsafe { Call::new(core) };
         // SAFETY: The position is the caller's own copy.
         let position = unsafe { &mut *ppos };
         // CAST: A valid file position is not negative; the region's index is in its upper bits.
@@ -120,16 +129,17 @@ impl<T: Driver, R: Region<T>> VTable<T, R> {
 
         let user = UserSlice::new(UserPtr::from_ptr(buf.cast()), count);
         let done = if write {
-            R::write(device, offset, user.reader())
+            R::write(&mut call, offset, user.reader())
         } else {
-            R::read(device, offset, user.writer())
+            R::read(&mut call, offset, user.writer())
         };
         match done {
-            Ok(bytes) => {
+            Ok(bytes) if bytes <= count => {
                 // CAST: Bounded by the size of a region, see `add_region()`.
                 *position += bytes as file::Offset;
                 bytes as isize
             }
+            Ok(_) => EINVAL.to_errno() as isize,
             // CAST: Error numbers are small.
             Err(error) => error.to_errno() as isize,
         }

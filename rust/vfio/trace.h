@@ -9,12 +9,12 @@
 
 /*
  * One line per instruction issued for a user: what was asked of which function and what it
- * answered. @cc is the condition code, or -ENXIO after a program exception; @tries counts how often
- * the instruction was issued because the function was busy.
+ * answered. @result is ZPCI_INSN_RESULT(), or -ENXIO after a program exception, then @cc, too; @tries
+ * counts how often the instruction was issued because the function was busy.
  */
 TRACE_EVENT(zpci_vfio_pci_insn,
-	TP_PROTO(u32 fid, u8 insn, u64 req, u64 offset, int cc, u8 status, u32 tries),
-	TP_ARGS(fid, insn, req, offset, cc, status, tries),
+	TP_PROTO(u32 fid, u8 insn, u64 req, u64 offset, int result, u32 tries),
+	TP_ARGS(fid, insn, req, offset, result, tries),
 	TP_STRUCT__entry(
 		__field(u64, req)
 		__field(u64, offset)
@@ -28,10 +28,10 @@ TRACE_EVENT(zpci_vfio_pci_insn,
 		__entry->req = req;
 		__entry->offset = offset;
 		__entry->fid = fid;
-		__entry->cc = cc;
+		__entry->cc = result < 0 ? result : result & 0xff;
 		__entry->tries = tries;
 		__entry->insn = insn;
-		__entry->status = status;
+		__entry->status = result < 0 ? 0 : result >> 8;
 	),
 	TP_printk("fid=%08x %s fh=%08x as=%u len=%u offset=0x%llx cc=%d status=%u tries=%u",
 		  __entry->fid,

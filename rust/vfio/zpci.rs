@@ -12,7 +12,7 @@ use crate::{
     lease,
     page, //
 };
-use core::marker::PhantomData;
+use core::ptr::NonNull;
 use kernel::{
     device,
     pci,
@@ -60,191 +60,269 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The zPCI properties of the PCI function.
-fn zdev(device: &pci::Device<device::Bound>) -> *mut bindings::zpci_dev {
-    // CAST: `pci::Device` is a transparent wrapper of `struct pci_dev`.
-    let pdev = core::ptr::from_ref(device).cast_mut().cast();
-    // SAFETY: Every PCI function of an s390 machine is a zPCI function. It keeps a reference to its
-    // `zpci_dev`, which thus lives as long as `device`.
-    unsafe { bindings::vfio_helper_to_zpci(pdev) }
+/// How many bytes a load or store moves: 1, 2, 4 or 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width(u16);
+
+impl Width {
+    /// One byte.
+    pub const BYTE: Self = Self(1);
+    /// Two bytes.
+    pub const HALFWORD: Self = Self(2);
+    /// Four bytes.
+    pub const WORD: Self = Self(4);
+    /// Eight bytes.
+    pub const DOUBLEWORD: Self = Self(8);
+
+    /// The width of `len` bytes, if there is one.
+    #[inline]
+    pub const fn new(len: u16) -> Option<Self> {
+        if matches!(len, 1 | 2 | 4 | 8) {
+            Some(Self(len))
+        } else {
+            None
+        }
+    }
+
+    /// The number of bytes.
+    #[inline]
+    pub const fn bytes(self) -> u16 {
+        self.0
+    }
 }
 
-/// The function identifier (FID).
-pub fn function_id(device: &pci::Device<device::Bound>) -> u32 {
-    // SAFETY: Valid as `zdev()` says; set before the PCI function came to be, constant since.
-    unsafe { (*zdev(device)).fid }
+/// The zPCI side of a PCI function (`struct zpci_dev`).
+///
+/// # Invariants
+///
+/// It belongs to a PCI function which is, or keeps a reference to it that is, there as long as this
+/// is.
+#[derive(Clone, Copy)]
+pub(crate) struct Zdev(NonNull<bindings::zpci_dev>);
+
+impl Zdev {
+    /// The zPCI side of `device`.
+    ///
+    /// # Safety
+    ///
+    /// It is not used when `device` is gone.
+    pub(crate) unsafe fn new(device: &pci::Device<device::Bound>) -> Self {
+        // CAST: `pci::Device` is a transparent wrapper of `struct pci_dev`.
+        let pdev = core::ptr::from_ref(device).cast_mut().cast();
+        // SAFETY: Every PCI function of an s390 machine is a zPCI function, and keeps a reference
+        // to its `zpci_dev`.
+        //
+        // INVARIANT: By the safety requirements.
+        Self(unsafe { NonNull::new_unchecked(bindings::vfio_helper_to_zpci(pdev)) })
+    }
+
+    /// The function identifier (FID).
+    pub(crate) fn function_id(self) -> u32 {
+        // SAFETY: Valid by the type invariants; constant since before the PCI function came to be.
+        unsafe { (*self.0.as_ptr()).fid }
+    }
+
+    /// The function handle, which events change at any time, without a lock in common.
+    #[inline]
+    fn handle(self) -> u32 {
+        // SAFETY: Valid by the type invariants.
+        unsafe { (&raw const (*self.0.as_ptr()).fh).read_volatile() }
+    }
 }
 
 /// The longest block the function takes in one PCI STORE BLOCK, in bytes.
 pub fn max_store_block(device: &pci::Device<device::Bound>) -> u16 {
-    // SAFETY: Valid as `zdev()` says; set before the PCI function came to be, constant since.
-    unsafe { (*zdev(device)).maxstbl }
-}
-
-/// The instruction to issue.
-#[derive(Clone, Copy)]
-enum Insn<'a> {
-    StoreBlock(page::Bytes<'a>),
-    Load(&'a Opaque<u64>),
-    Store(u64),
+    // SAFETY: `device` is there; what is read is constant since before it came to be.
+    unsafe { (*Zdev::new(device).0.as_ptr()).maxstbl }
 }
 
 /// A zPCI function, on which instructions can be issued.
 ///
-/// It exists only as long as a lease does: the device lock is held, so the host does not reset or
-/// disable the function meanwhile, and its memory space is enabled.
+/// It exists only inside of a lease: the device lock is held, so the host does not reset or disable
+/// the function meanwhile, and its memory space is enabled.
 pub struct Function<'a> {
-    lease: &'a lease::Guard<'a>,
-    zdev: *mut bindings::zpci_dev,
-    _lives: PhantomData<&'a bindings::zpci_dev>,
+    zdev: Zdev,
+    inside: &'a lease::Inside<'a>,
 }
 
 impl<'a> Function<'a> {
-    /// The function that `lease` is for.
+    /// The function with `zdev`.
+    ///
+    /// # Safety
+    ///
+    /// `inside` is about the lease of this function.
     #[inline]
-    pub fn new(lease: &'a lease::Guard<'a>) -> Self {
-        Self {
-            lease,
-            zdev: zdev(lease.device()),
-            _lives: PhantomData,
-        }
+    pub(crate) unsafe fn new(zdev: Zdev, inside: &'a lease::Inside<'a>) -> Self {
+        Self { zdev, inside }
     }
 
     /// Issues one PCI STORE BLOCK: all of `block`, or nothing, goes to `offset` of address space
     /// `space` (0 to 5: the BARs).
     ///
     /// Neither the block nor its destination may cross 4 KiB; the function may ask for more.
+    #[inline]
     pub fn store_block(
         &self,
         space: u8,
         offset: u64,
         block: page::Bytes<'_>,
     ) -> Result<(), Refusal> {
-        // CAST: A block lies in one page.
-        self.issue(space, block.len() as u16, offset, Insn::StoreBlock(block))
+        // SAFETY: `Bytes` are valid for reads of their length, which is the one in `req`.
+        self.issue(b'b', space, block.len(), offset, move |req| unsafe {
+            bindings::zpci_insn_store_block(req, offset, block.as_ptr().cast())
+        })
     }
 
-    /// Issues one PCI LOAD of `len` bytes (1, 2, 4 or 8) within a doubleword.
+    /// Issues one PCI LOAD, within a doubleword.
     ///
-    /// Returns them as the low-order bytes of an integer, most significant byte first.
-    pub fn load(&self, space: u8, len: u16, offset: u64) -> Result<u64, Refusal> {
+    /// Returns the bytes as the low-order bytes of an integer, most significant byte first.
+    #[inline]
+    pub fn load(&self, space: u8, width: Width, offset: u64) -> Result<u64, Refusal> {
         let value = Opaque::new(0);
-        self.issue(space, len, offset, Insn::Load(&value))?;
+        let to = value.get();
+        // SAFETY: `value` is valid for writes.
+        self.issue(b'l', space, width.bytes(), offset, move |req| unsafe {
+            bindings::zpci_insn_load(req, offset, to)
+        })?;
         // SAFETY: Initialized above; the instruction is over.
         let value = unsafe { value.get().read() };
         // The instruction leaves zeros to the left of the value. QEMU does not where the function
         // is emulated in larger units, so do here what conversions do in the kernel's zpci_read().
-        Ok(value & (u64::MAX >> (u64::BITS - 8 * u32::from(len))))
+        Ok(value & (u64::MAX >> (u64::BITS - 8 * u32::from(width.bytes()))))
     }
 
-    /// Issues one PCI STORE of the `len` (1, 2, 4 or 8) low-order bytes of `value` within a
-    /// doubleword.
-    pub fn store(&self, space: u8, len: u16, offset: u64, value: u64) -> Result<(), Refusal> {
-        self.issue(space, len, offset, Insn::Store(value))
+    /// Issues one PCI STORE of the `width` low-order bytes of `value`, within a doubleword.
+    #[inline]
+    pub fn store(&self, space: u8, width: Width, offset: u64, value: u64) -> Result<(), Refusal> {
+        // SAFETY: The arguments are plain values.
+        self.issue(b's', space, width.bytes(), offset, move |req| unsafe {
+            bindings::zpci_insn_store(req, offset, value)
+        })
     }
 
-    /// The one place where instructions are issued.
-    fn issue(&self, space: u8, len: u16, offset: u64, insn: Insn<'_>) -> Result<(), Refusal> {
-        self.lease.debug_check();
+    /// The one place where instructions are issued; `once` issues it, as `req` says.
+    ///
+    /// What the instruction does to the function is the user's business: its memory space is
+    /// enabled, and its DMA goes through the IOMMU.
+    #[inline]
+    fn issue(
+        &self,
+        name: u8,
+        space: u8,
+        len: u16,
+        offset: u64,
+        once: impl Fn(u64) -> c_int + Copy,
+    ) -> Result<(), Refusal> {
+        self.inside.debug_check();
 
-        // Events change the handle at any time, without a lock in common. Firmware validates it,
-        // with the instance of enablement in it, so one read suffices: a stale handle is refused.
-        //
-        // SAFETY: `zdev` is valid, see `zdev()`.
-        let handle = unsafe { (&raw const (*self.zdev).fh).read_volatile() };
+        // Firmware validates the handle, with the instance of enablement in it, so one read
+        // suffices: a stale handle is refused.
+        let handle = self.zdev.handle();
         if handle & ENABLED == 0 {
             return Err(Refusal::Handle);
         }
 
         // `ZPCI_CREATE_REQ()`
         let req = u64::from(handle) << 32 | u64::from(space) << 16 | u64::from(len);
+        let mut answer = Answer(once(req));
         let mut tries = 1;
-        let mut result = self.issue_once(req, offset, insn);
-        if result.cc == CC_BUSY {
-            let since = Instant::<Monotonic>::now();
-            while result.cc == CC_BUSY
-                && (tries < BUSY_TRIES || since.elapsed() < BUSY_TIME)
-                && !crate::killed()
-            {
-                udelay(Delta::from_micros(1));
-                result = self.issue_once(req, offset, insn);
-                tries += 1;
-            }
+        if answer.is_busy() {
+            (answer, tries) = repeat(once, req);
         }
-
-        self.trace(insn, req, offset, &result, tries);
-
-        match result.cc {
-            0 => Ok(()),
-            1 => Err(Refusal::Function),
-            CC_BUSY => Err(Refusal::Busy),
-            3 => Err(Refusal::Handle),
-            _ => Err(Refusal::Operands),
+        if trace_enabled() {
+            self.trace(name, req, offset, answer, tries);
         }
-    }
-
-    fn issue_once(&self, req: u64, offset: u64, insn: Insn<'_>) -> bindings::zpci_insn_result {
-        // SAFETY: `Bytes` are valid for reads of their length, which is the one in `req`; `value`
-        // is valid for writes. What the instruction does to the function is the user's business:
-        // its memory space is enabled, and its DMA goes through the IOMMU.
-        unsafe {
-            match insn {
-                Insn::StoreBlock(block) => {
-                    bindings::zpci_insn_store_block(req, offset, block.as_ptr().cast())
-                }
-                Insn::Load(value) => bindings::zpci_insn_load(req, offset, value.get()),
-                Insn::Store(value) => bindings::zpci_insn_store(req, offset, value),
-            }
-        }
+        answer.into_result()
     }
 
     /// Tracepoint `zpci_vfio_pci_insn`.
-    #[inline(always)]
-    fn trace(
-        &self,
-        insn: Insn<'_>,
-        req: u64,
-        offset: u64,
-        result: &bindings::zpci_insn_result,
-        tries: u32,
-    ) {
+    #[cold]
+    fn trace(&self, name: u8, req: u64, offset: u64, answer: Answer, tries: u32) {
         #[cfg(CONFIG_TRACEPOINTS)]
-        {
-            // SAFETY: The static key of a tracepoint may be queried at any time.
-            let enabled = unsafe {
-                kernel::jump_label::static_branch_unlikely!(
-                    bindings::__tracepoint_zpci_vfio_pci_insn,
-                    kernel::bindings::tracepoint,
-                    key
-                )
-            };
-            if enabled {
-                let name = match insn {
-                    Insn::StoreBlock(_) => b'b',
-                    Insn::Load(_) => b'l',
-                    Insn::Store(_) => b's',
-                };
-                // SAFETY: `zdev` is valid; the arguments are plain values.
-                unsafe {
-                    bindings::rust_do_trace_zpci_vfio_pci_insn(
-                        (*self.zdev).fid,
-                        name,
-                        req,
-                        offset,
-                        result.cc,
-                        result.status,
-                        tries,
-                    )
-                };
-            }
-        }
+        // SAFETY: The arguments are plain values.
+        unsafe {
+            bindings::rust_do_trace_zpci_vfio_pci_insn(
+                self.zdev.function_id(),
+                name,
+                req,
+                offset,
+                answer.0,
+                tries,
+            )
+        };
         #[cfg(not(CONFIG_TRACEPOINTS))]
-        let _ = (insn, req, offset, result, tries);
+        let _ = (name, req, offset, answer, tries);
     }
 }
 
-/// Condition code 2.
-const CC_BUSY: c_int = 2;
+/// Whether anybody listens to the tracepoint.
+#[inline]
+fn trace_enabled() -> bool {
+    #[cfg(CONFIG_TRACEPOINTS)]
+    // SAFETY: The static key of a tracepoint may be queried at any time.
+    return unsafe {
+        kernel::jump_label::static_branch_unlikely!(
+            bindings::__tracepoint_zpci_vfio_pci_insn,
+            kernel::bindings::tracepoint,
+            key
+        )
+    };
+    #[cfg(not(CONFIG_TRACEPOINTS))]
+    return false;
+}
+
+/// What an instruction answered: `ZPCI_INSN_RESULT()`, or the number of an error.
+#[derive(Clone, Copy)]
+struct Answer(c_int);
+
+impl Answer {
+    /// Condition code 2.
+    const BUSY: Self = Self(2);
+
+    #[inline]
+    fn is_busy(self) -> bool {
+        self.condition_code() == Self::BUSY.0
+    }
+
+    /// 0 to 3, or another number after a program exception.
+    #[inline]
+    fn condition_code(self) -> c_int {
+        self.0 & 0xff
+    }
+
+    #[inline]
+    fn into_result(self) -> Result<(), Refusal> {
+        // First of all, what is usual.
+        if self.condition_code() == 0 {
+            return Ok(());
+        }
+        Err(match self.condition_code() {
+            1 => Refusal::Function,
+            2 => Refusal::Busy,
+            3 => Refusal::Handle,
+            _ => Refusal::Operands,
+        })
+    }
+}
+
+/// Issues an instruction again until the function is not busy any more, but not for ever.
+///
+/// Returns the last answer, and how often the instruction has been issued, the first time included.
+#[cold]
+fn repeat(once: impl Fn(u64) -> c_int, req: u64) -> (Answer, u32) {
+    let since = Instant::<Monotonic>::now();
+    let mut answer = Answer::BUSY;
+    let mut tries = 1;
+    while answer.is_busy()
+        && (tries < BUSY_TRIES || since.elapsed() < BUSY_TIME)
+        && !crate::killed()
+    {
+        udelay(Delta::from_micros(1));
+        answer = Answer(once(req));
+        tries += 1;
+    }
+    (answer, tries)
+}
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
 #[kunit_tests(zpci_vfio_pci_insn)]
@@ -257,5 +335,27 @@ mod tests {
         assert!(Error::from(Refusal::Function).to_errno() == -121);
         assert!(Error::from(Refusal::Busy) == EBUSY);
         assert!(Error::from(Refusal::Operands) == ENXIO);
+    }
+
+    #[test]
+    fn widths_are_1_2_4_and_8() {
+        for len in 0..=16 {
+            let width = Width::new(len).map(Width::bytes);
+            assert!(width == Some(len).filter(|len| matches!(len, 1 | 2 | 4 | 8)));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_condition_code_or_an_exception() {
+        let status = 12;
+        for (code, result) in (0..).zip([
+            Ok(()),
+            Err(Refusal::Function),
+            Err(Refusal::Busy),
+            Err(Refusal::Handle),
+        ]) {
+            assert!(Answer(status << 8 | code).into_result() == result);
+        }
+        assert!(Answer(ENXIO.to_errno()).into_result() == Err(Refusal::Operands));
     }
 }

@@ -3,7 +3,7 @@
 //! BARs that cannot be mapped, read and written as regions: as `ism-vfio-pci` offers them.
 //!
 //! A write is one PCI STORE BLOCK; a read is as many PCI LOADs as it takes, the longest that are
-//! aligned. Each instruction has a lease of its own, and user memory is touched between them.
+//! aligned. A lease is for a bounded number of them, and user memory is touched outside of it.
 
 use crate::ZpciVfioPci;
 use kernel::{
@@ -15,10 +15,13 @@ use kernel::{
 };
 use vfio::{
     bar::Bars,
-    device::Device,
+    device::Call,
     page,
-    zpci, //
+    zpci::Width, //
 };
+
+/// How many bytes are loaded with one lease, at most: 16 loads, if they are aligned.
+const CHUNK: usize = 128;
 
 /// Accesses BARs by zPCI instructions.
 pub(crate) struct ByInstruction;
@@ -28,12 +31,12 @@ impl Bars<ZpciVfioPci> for ByInstruction {
     ///
     /// Fails with the errors of a READ request; what has been read before is lost.
     fn read(
-        device: &Device<ZpciVfioPci>,
+        call: &mut Call<'_, ZpciVfioPci>,
         bar: u8,
         offset: u64,
         mut to: UserSliceWriter,
     ) -> Result<usize> {
-        let limits = &device.data().limits;
+        let limits = &call.data().get_ref().limits;
         let size = limits.bars.get(usize::from(bar)).ok_or(EINVAL)?;
         let left = size
             .checked_sub(offset)
@@ -46,17 +49,28 @@ impl Bars<ZpciVfioPci> for ByInstruction {
             if vfio::killed() {
                 return Err(EINTR);
             }
-            let at = offset + done as u64;
-            let len = longest_load(at, count - done);
-            limits.check(bar, at, len).map_err(|_| EINVAL)?;
-
-            let lease = device.lease()?;
-            let value = zpci::Function::new(&lease).load(bar, len, at)?;
-            drop(lease);
-
-            let len = usize::from(len);
-            to.write_slice(&value.to_be_bytes()[size_of::<u64>() - len..])?;
-            done += len;
+            let mut buffer = [0; CHUNK];
+            let chunk = &mut buffer[..CHUNK.min(count - done)];
+            let start = offset + done as u64;
+            // CAST: No more than `CHUNK`.
+            limits
+                .check(bar, start, chunk.len() as u16)
+                .map_err(|_| EINVAL)?;
+            call.with_lease(|function| {
+                let mut rest = &mut *chunk;
+                let mut at = start;
+                while !rest.is_empty() {
+                    let width = longest_load(at, rest.len());
+                    let value = function.load(bar, width, at)?.to_be_bytes();
+                    let bytes;
+                    (bytes, rest) = rest.split_at_mut(usize::from(width.bytes()));
+                    bytes.copy_from_slice(&value[value.len() - bytes.len()..]);
+                    at += u64::from(width.bytes());
+                }
+                Ok(())
+            })?;
+            to.write_slice(chunk)?;
+            done += chunk.len();
         }
         Ok(done)
     }
@@ -65,31 +79,39 @@ impl Bars<ZpciVfioPci> for ByInstruction {
     ///
     /// Fails with the errors of a BLOCKW request, but the block may cross a page in memory.
     fn write(
-        device: &Device<ZpciVfioPci>,
+        call: &mut Call<'_, ZpciVfioPci>,
         bar: u8,
         offset: u64,
         mut from: UserSliceReader,
     ) -> Result<usize> {
-        let limits = &device.data().limits;
+        let limits = &call.data().get_ref().limits;
         let len = u16::try_from(from.len())?;
         limits
             .check_block(offset, len)
             .and_then(|()| limits.check(bar, offset, len))
             .map_err(|_| EINVAL)?;
-        let block = page::Copied::new(&mut from)?;
 
-        let lease = device.lease()?;
-        zpci::Function::new(&lease).store_block(bar, offset, block.bytes())?;
+        let mut store = |block: page::Bytes<'_>| {
+            call.with_lease(|function| function.store_block(bar, offset, block))
+        };
+        if from.len() <= page::Buffer::SIZE {
+            store(page::Buffer::new().copy(&mut from)?)?;
+        } else {
+            store(page::Copied::new(&mut from)?.bytes())?;
+        }
         Ok(usize::from(len))
     }
 }
 
 /// The longest load that is aligned at `offset` and loads no more than `left` bytes.
-fn longest_load(offset: u64, left: usize) -> u16 {
-    [8, 4, 2]
+fn longest_load(offset: u64, left: usize) -> Width {
+    [Width::DOUBLEWORD, Width::WORD, Width::HALFWORD]
         .into_iter()
-        .find(|len| offset % u64::from(*len) == 0 && left >= usize::from(*len))
-        .unwrap_or(1)
+        .find(|width| {
+            let len = width.bytes();
+            offset.is_multiple_of(u64::from(len)) && left >= usize::from(len)
+        })
+        .unwrap_or(Width::BYTE)
 }
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
@@ -99,13 +121,13 @@ mod tests {
 
     #[test]
     fn loads_are_aligned_and_no_longer_than_what_is_left() {
-        assert!(longest_load(0, 100) == 8);
-        assert!(longest_load(8, 8) == 8);
-        assert!(longest_load(8, 7) == 4);
-        assert!(longest_load(12, 100) == 4);
-        assert!(longest_load(12, 3) == 2);
-        assert!(longest_load(14, 100) == 2);
-        assert!(longest_load(13, 100) == 1);
-        assert!(longest_load(16, 1) == 1);
+        assert!(longest_load(0, 100) == Width::DOUBLEWORD);
+        assert!(longest_load(8, 8) == Width::DOUBLEWORD);
+        assert!(longest_load(8, 7) == Width::WORD);
+        assert!(longest_load(12, 100) == Width::WORD);
+        assert!(longest_load(12, 3) == Width::HALFWORD);
+        assert!(longest_load(14, 100) == Width::HALFWORD);
+        assert!(longest_load(13, 100) == Width::BYTE);
+        assert!(longest_load(16, 1) == Width::BYTE);
     }
 }

@@ -3,8 +3,8 @@
 //! The zPCI I/O region: one write of a request issues one zPCI instruction.
 //!
 //! The way of a request: copy it once, check it ([`Request::parse`]), pin the memory it names
-//! ([`page::Pinned`]), get a lease ([`Device::lease`]), issue the instruction
-//! ([`zpci::Function`]). Whatever may block on user memory comes before the lease.
+//! ([`Pinned`]) or read the value there, get a lease ([`Call::with_lease`]), issue the instruction.
+//! Whatever may block on user memory comes before the lease.
 
 use crate::{
     request::{
@@ -24,22 +24,23 @@ use kernel::{
     prelude::*,
     uaccess::{
         UserPtr,
+        UserSlice,
         UserSliceReader,
         UserSliceWriter, //
     }, //
 };
 use vfio::{
-    device::Device,
+    device::Call,
     page::{
-        self,
-        Access, //
+        Access,
+        Pinned, //
     },
     region::{
         Region,
         Type, //
     },
     uapi,
-    zpci, //
+    zpci::Width, //
 };
 
 /// The zPCI I/O region (`VFIO_REGION_SUBTYPE_IBM_ZPCI_IO`).
@@ -51,8 +52,12 @@ impl Region<ZpciVfioPci> for ZpciIo {
     const SIZE: usize = REGION_SIZE;
 
     /// Reads the header, or a part of it.
-    fn read(device: &Device<ZpciVfioPci>, offset: u64, mut to: UserSliceWriter) -> Result<usize> {
-        let header = device.data().limits.header();
+    fn read(
+        call: &mut Call<'_, ZpciVfioPci>,
+        offset: u64,
+        mut to: UserSliceWriter,
+    ) -> Result<usize> {
+        let header = call.data().limits.header();
         let start = usize::try_from(offset)?;
         let end = start.checked_add(to.len()).ok_or(EINVAL)?;
         let bytes = header.get(start..end).ok_or(EINVAL)?;
@@ -62,8 +67,9 @@ impl Region<ZpciVfioPci> for ZpciIo {
     }
 
     /// Issues the instruction of a request, which must be written as a whole.
+    #[inline]
     fn write(
-        device: &Device<ZpciVfioPci>,
+        call: &mut Call<'_, ZpciVfioPci>,
         offset: u64,
         mut from: UserSliceReader,
     ) -> Result<usize> {
@@ -72,36 +78,37 @@ impl Region<ZpciVfioPci> for ZpciIo {
         }
         // The only copy: what was checked is what is used, whatever the caller writes meanwhile.
         let raw = from.read::<[u8; REQUEST_SIZE]>()?;
-        let request = Request::parse(&raw, &device.data().limits).map_err(|_| EINVAL)?;
+        let request = Request::parse(&raw, &call.data().limits).map_err(|_| EINVAL)?;
 
-        issue(device, &request)?;
+        issue(call, &request)?;
         Ok(REQUEST_SIZE)
     }
 }
 
-fn issue(device: &Device<ZpciVfioPci>, request: &Request) -> Result {
-    let access = match request.instruction {
-        Instruction::Load => Access::Write,
-        Instruction::StoreBlock | Instruction::Store => Access::Read,
-    };
-    let memory = page::Pinned::new(
-        UserPtr::from_addr(request.address as usize),
-        request.memory_len(),
-        access,
-    )?;
-
-    // Guards are dropped in reverse order: the page is unpinned when no lock is held any more.
-    let lease = device.lease()?;
-    let function = zpci::Function::new(&lease);
+fn issue(call: &mut Call<'_, ZpciVfioPci>, request: &Request) -> Result {
     let Request {
         len, bar, offset, ..
     } = *request;
+    let address = UserPtr::from_addr(request.address as usize);
+    let pin = |access| Pinned::new(address, request.memory_len(), access);
     match request.instruction {
-        Instruction::StoreBlock => function.store_block(bar, offset, memory.bytes())?,
-        Instruction::Load => memory.write_u64(function.load(bar, len, offset)?)?,
-        Instruction::Store => function.store(bar, len, offset, memory.read_u64()?)?,
+        Instruction::StoreBlock => {
+            let memory = pin(Access::Read)?;
+            call.with_lease(|function| function.store_block(bar, offset, memory.bytes()))
+        }
+        Instruction::Load => {
+            let width = Width::new(len).ok_or(EINVAL)?;
+            let memory = pin(Access::Write)?;
+            memory.write_u64(call.with_lease(|function| function.load(bar, width, offset))?)
+        }
+        Instruction::Store => {
+            let width = Width::new(len).ok_or(EINVAL)?;
+            let value = UserSlice::new(address, request.memory_len().into())
+                .reader()
+                .read()?;
+            call.with_lease(|function| function.store(bar, width, offset, value))
+        }
     }
-    Ok(())
 }
 
 // The C header and `request.rs` describe the same bytes.

@@ -46,7 +46,7 @@ pub(crate) const FLAG_WRITE: u64 = 1 << 2;
 const BLOCK_BOUNDARY: u64 = 4096;
 
 /// A load or store stays within this many bytes.
-const DOUBLEWORD: u64 = 8;
+const DOUBLEWORD: u16 = 8;
 
 /// Number of address spaces that are BARs; others, as the configuration space, are out of reach.
 pub(crate) const BARS: usize = 6;
@@ -229,10 +229,10 @@ impl Request {
 
     /// How many bytes the request needs at `address`: a load or store always has a doubleword
     /// there, with the value right-aligned in it.
-    pub(crate) fn memory_len(&self) -> usize {
+    pub(crate) fn memory_len(&self) -> u16 {
         match self.instruction {
-            Instruction::StoreBlock => usize::from(self.len),
-            Instruction::Load | Instruction::Store => DOUBLEWORD as usize,
+            Instruction::StoreBlock => self.len,
+            Instruction::Load | Instruction::Store => DOUBLEWORD,
         }
     }
 
@@ -240,10 +240,11 @@ impl Request {
         if !matches!(self.len, 1 | 2 | 4 | 8) {
             return Err(Invalid::Length);
         }
-        if !self.address.is_multiple_of(DOUBLEWORD) {
+        let doubleword = u64::from(DOUBLEWORD);
+        if !self.address.is_multiple_of(doubleword) {
             return Err(Invalid::Address);
         }
-        if self.offset % DOUBLEWORD + u64::from(self.len) > DOUBLEWORD {
+        if self.offset % doubleword + u64::from(self.len) > doubleword {
             return Err(Invalid::Boundary);
         }
         Ok(())
