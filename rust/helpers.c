@@ -99,6 +99,11 @@ void vfio_helper_put_device(struct vfio_device *vdev)
 	vfio_put_device(vdev);
 }
 
+/* What vfio-pci has, and only a kernel with DMA-BUF support exports. */
+const struct vfio_pci_device_ops vfio_helper_pci_ops = {
+	.get_dmabuf_phys = vfio_pci_core_get_dmabuf_phys,
+};
+
 struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev)
 {
 	return to_zpci(pdev);

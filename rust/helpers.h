@@ -26,6 +26,8 @@ void *vfio_helper_page_address(struct page *page);
 void vfio_helper_put_device(struct vfio_device *vdev);
 struct zpci_dev *vfio_helper_to_zpci(struct pci_dev *pdev);
 
+extern const struct vfio_pci_device_ops vfio_helper_pci_ops;
+
 /*
  * What an instruction answered: condition code, and the status code that goes with condition code 1;
  * or -ENXIO, if a program exception ended it.

@@ -195,6 +195,7 @@ impl<T: Driver> Adapter<T> {
             // fail after the registration: the device could be open by then.
             let ret = unsafe {
                 let core = device.as_ptr().cast::<bindings::vfio_pci_core_device>();
+                (*core).pci_ops = &raw const bindings::vfio_helper_pci_ops;
                 bindings::dev_set_drvdata(&raw mut (*pdev).dev, core.cast());
                 bindings::vfio_pci_core_register_device(core)
             };
