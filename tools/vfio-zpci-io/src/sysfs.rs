@@ -10,10 +10,6 @@ use std::{
     str::FromStr,
 };
 
-const DEVICES: &str = "/sys/bus/pci/devices";
-const DRIVERS: &str = "/sys/bus/pci/drivers";
-const DRIVERS_PROBE: &str = "/sys/bus/pci/drivers_probe";
-
 /// Name of the VFIO driver with the zPCI I/O region.
 pub const DRIVER: &str = "zpci_vfio_pci";
 
@@ -62,42 +58,89 @@ impl FromStr for Address {
     }
 }
 
-/// A PCI function of this machine.
+/// A machine, seen through its files: the one this program runs on, or for tests a directory with
+/// the same files in it.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Default for Host {
+    /// The machine this program runs on.
+    fn default() -> Self {
+        Self::at("/")
+    }
+}
+
+impl Host {
+    /// The machine whose files are below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where the file is that the machine itself finds at `path`.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The PCI function at this address.
+    pub fn function(&self, address: Address) -> Result<Function, Error> {
+        let directory = self.path("/sys/bus/pci/devices").join(address.to_string());
+        if !directory.exists() {
+            return Err(Error::NoFunction(address));
+        }
+        Ok(Function {
+            host: self.clone(),
+            address,
+            directory,
+        })
+    }
+
+    /// All PCI functions which are zPCI functions, in the order of their addresses.
+    pub fn zpci_functions(&self) -> Result<Vec<Function>, Error> {
+        let mut functions = Vec::new();
+        for name in names(self.path("/sys/bus/pci/devices"))? {
+            match self.function(name.parse()?) {
+                Ok(function) if function.zpci_fid().is_some() => functions.push(function),
+                // Not a zPCI function, or just unplugged.
+                Ok(_) | Err(Error::NoFunction(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        functions.sort_by_key(|function| function.address);
+        Ok(functions)
+    }
+
+    /// The zPCI function with this function id, if there is one.
+    pub fn zpci_function(&self, fid: u32) -> Result<Option<Function>, Error> {
+        let mut functions = self.zpci_functions()?.into_iter();
+        Ok(functions.find(|function| function.zpci_fid() == Some(fid)))
+    }
+}
+
+/// [`Host::zpci_functions`] of this machine.
+pub fn zpci_functions() -> Result<Vec<Function>, Error> {
+    Host::default().zpci_functions()
+}
+
+/// [`Host::zpci_function`] of this machine.
+pub fn zpci_function(fid: u32) -> Result<Option<Function>, Error> {
+    Host::default().zpci_function(fid)
+}
+
+/// A PCI function of a machine.
 #[derive(Clone, Debug)]
 pub struct Function {
+    host: Host,
     address: Address,
     directory: PathBuf,
 }
 
-/// All PCI functions of this machine which are zPCI functions, in the order of their addresses.
-pub fn zpci_functions() -> Result<Vec<Function>, Error> {
-    let mut functions = Vec::new();
-    for name in names(DEVICES)? {
-        match Function::open(name.parse()?) {
-            Ok(function) if function.zpci_fid().is_some() => functions.push(function),
-            // Not a zPCI function, or just unplugged.
-            Ok(_) | Err(Error::NoFunction(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    functions.sort_by_key(|function| function.address);
-    Ok(functions)
-}
-
-/// The zPCI function with this function id, if there is one.
-pub fn zpci_function(fid: u32) -> Result<Option<Function>, Error> {
-    let mut functions = zpci_functions()?.into_iter();
-    Ok(functions.find(|function| function.zpci_fid() == Some(fid)))
-}
-
 impl Function {
-    /// The function at this address.
+    /// [`Host::function`] of this machine.
     pub fn open(address: Address) -> Result<Self, Error> {
-        let directory = Path::new(DEVICES).join(address.to_string());
-        if !directory.exists() {
-            return Err(Error::NoFunction(address));
-        }
-        Ok(Self { address, directory })
+        Host::default().function(address)
     }
 
     /// Its address.
@@ -112,7 +155,7 @@ impl Function {
 
     /// Its zPCI function id; `None` if it is not a zPCI function.
     pub fn zpci_fid(&self) -> Option<u32> {
-        self.number("function_id").ok().map(|fid| fid as u32)
+        u32::try_from(self.number("function_id").ok()?).ok()
     }
 
     /// The number in one of its attributes: hexadecimal, as `vendor`, `class` or `pft` are.
@@ -147,6 +190,12 @@ impl Function {
         link_name(&self.directory.join("driver"))
     }
 
+    /// The driver that alone may have it, if one was named: its `driver_override`.
+    pub fn driver_override(&self) -> Result<Option<String>, Error> {
+        let name = read(&self.directory.join("driver_override"))?;
+        Ok(Some(name).filter(|name| name != "(null)" && !name.is_empty()))
+    }
+
     /// Name of its VFIO device, `vfioN`; `None` if it is not bound to a VFIO driver.
     pub fn vfio_name(&self) -> Result<Option<String>, Error> {
         match names(self.directory.join("vfio-dev")) {
@@ -160,7 +209,7 @@ impl Function {
     pub fn vfio_device(&self) -> Result<Option<PathBuf>, Error> {
         Ok(self
             .vfio_name()?
-            .map(|name| Path::new("/dev/vfio/devices").join(name))
+            .map(|name| self.host.path("/dev/vfio/devices").join(name))
             .filter(|node| node.exists()))
     }
 
@@ -173,24 +222,26 @@ impl Function {
         let number = content
             .parse()
             .map_err(|_| Error::Content { path, content })?;
-        Ok(Some(number).filter(|number| Path::new(&format!("/dev/vfio/{number}")).exists()))
+        let node = self.host.path(format!("/dev/vfio/{number}"));
+        Ok(Some(number).filter(|_| node.exists()))
     }
 
-    /// Binds it to `driver`, whose module is loaded if need be.
+    /// Binds it to `driver`, whose module is loaded if need be, and takes it from the driver that
+    /// has it: whether it is in use is the caller's to know. If that fails, it is as it was.
     pub fn bind(&self, driver: &str) -> Result<(), Error> {
         if self.driver()?.as_deref() == Some(driver) {
             return Ok(());
         }
-        if !Path::new(DRIVERS).join(driver).exists() {
+        if !self.host.path("/sys/bus/pci/drivers").join(driver).exists() {
             modprobe(driver)?;
         }
+        let before = self.driver_override()?;
         self.set_override(driver)?;
         let result = self.probe();
         match (result, self.driver()?) {
             (Ok(()), Some(name)) if name == driver => Ok(()),
             (result, _) => {
-                // As it was: no override, the function's own driver.
-                self.set_override("")?;
+                self.set_override(before.as_deref().unwrap_or_default())?;
                 self.probe()?;
                 Err(result.err().unwrap_or(Error::NotTaken {
                     address: self.address,
@@ -220,7 +271,7 @@ impl Function {
         if self.driver()?.is_some() {
             write(&self.directory.join("driver/unbind"), &address)?;
         }
-        write(Path::new(DRIVERS_PROBE), &address)
+        write(&self.host.path("/sys/bus/pci/drivers_probe"), &address)
     }
 }
 
@@ -313,9 +364,28 @@ mod tests {
             fs::write(directory.join(file), content).unwrap();
         }
         Function {
+            host: Host::at(&directory),
             address: "0001:00:00.0".parse().unwrap(),
             directory,
         }
+    }
+
+    #[test]
+    fn function_id_that_is_none() {
+        for content in ["0x100000010\n", "-1\n", ""] {
+            let function = function("function-id", &[("function_id", content)]);
+            assert_eq!(function.zpci_fid(), None, "{content}");
+            fs::remove_dir_all(function.directory).unwrap();
+        }
+    }
+
+    #[test]
+    fn paths_of_a_host() {
+        assert_eq!(Host::default().path("/sys/bus"), Path::new("/sys/bus"));
+        assert_eq!(
+            Host::at("/tmp/x").path("/sys/bus"),
+            Path::new("/tmp/x/sys/bus")
+        );
     }
 
     #[test]
@@ -325,6 +395,7 @@ mod tests {
             &[
                 ("function_id", "0x00000010\n"),
                 ("class", "junk\n"),
+                ("driver_override", "(null)\n"),
                 (
                     "resource",
                     "0x0000000000000000 0x0000000000003fff 0x0000000000140204\n\
@@ -346,6 +417,7 @@ mod tests {
         assert!(matches!(function.bar_size(3), Err(Error::Content { .. })));
         assert!(matches!(function.bar_size(9), Err(Error::Content { .. })));
         assert_eq!(function.driver().unwrap(), None);
+        assert_eq!(function.driver_override().unwrap(), None);
         assert_eq!(function.vfio_device().unwrap(), None);
         assert_eq!(function.group().unwrap(), None);
         fs::remove_dir_all(function.directory).unwrap();
