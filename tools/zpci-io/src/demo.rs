@@ -3,16 +3,23 @@
 //! The demonstration: what the region does, step by step, on a function whose BAR is memory.
 //!
 //! It writes to that memory, so it takes only an NVMe controller which says that it has a
-//! controller memory buffer, and which has no disk: nobody uses it then.
+//! controller memory buffer, which has no disk, and which nobody uses or has set apart for a guest.
 
-use crate::failure::Failure;
+use crate::{
+    binding,
+    cli::Name,
+    failure::{Failure, Refusal},
+    find,
+    output::Output,
+    users,
+};
 use std::{
     fs,
     time::{SystemTime, UNIX_EPOCH},
 };
 use vfio_zpci_io::{
     abi::{self, Request},
-    sysfs::{self, Address, Function},
+    sysfs::{Address, Function, Host, DRIVER},
     Access, Device, Error, RequestError, ZpciIo,
 };
 
@@ -25,100 +32,132 @@ const BAR: u8 = 2;
 /// Where the blocks go. Not 0, so that a lost offset is seen.
 const OFFSET: u64 = 0x1000;
 
-pub(crate) fn run(address: Option<Address>) -> Result<(), Failure> {
-    match show(address) {
-        Ok(()) => {
-            println!("\nResult: passed. Every instruction did what it should.");
-            Ok(())
-        }
+pub(crate) fn run(
+    host: &Host,
+    out: &mut Output<'_>,
+    name: Option<Name>,
+    force: bool,
+) -> Result<(), Failure> {
+    if out.is_json() {
+        let message = "the demonstration is told in words, not in JSON";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    match show(host, out, name, force) {
+        Ok(()) => out.line("\nResult: passed. Every instruction did what it should."),
         Err(failure) => {
-            println!("\nResult: failed.");
+            // It is the failure that counts.
+            let _ = out.line("\nResult: failed.");
             Err(failure)
         }
     }
 }
 
-fn show(address: Option<Address>) -> Result<(), Failure> {
-    println!("zPCI functions are driven by instructions: PCISTB stores a block, PCILG loads up to");
-    println!(
-        "8 bytes. Here this program has the kernel issue them, one for each request it writes"
-    );
-    println!("to the VFIO region of the driver {}.", sysfs::DRIVER);
+fn show(host: &Host, out: &mut Output<'_>, name: Option<Name>, force: bool) -> Result<(), Failure> {
+    out.line(
+        "zPCI functions are driven by instructions: PCISTB stores a block, PCILG loads up to\n\
+         8 bytes. Here this program has the kernel issue them, one for each request it writes",
+    )?;
+    out.line(format_args!("to the VFIO region of the driver {DRIVER}."))?;
 
-    println!("\n1. A function whose memory may be written");
-    let function = choose(address)?;
+    out.line("\n1. A function whose memory may be written")?;
+    let function = choose(host, out, name, force)?;
     let before = function.driver()?;
-    println!(
+    out.line(format_args!(
         "   {}: function id {:08x}, an NVMe controller without a disk, driver: {}",
         function.address(),
         function.zpci_fid().unwrap_or_default(),
         before.as_deref().unwrap_or("none"),
-    );
-    println!(
+    ))?;
+    out.line(format_args!(
         "   BAR {BAR}, its memory buffer, has {} bytes",
         function.bar_size(BAR)?
-    );
+    ))?;
 
-    println!("\n2. Give it to the driver {}", sysfs::DRIVER);
-    println!("   (modprobe, driver_override, drivers_probe: 'zpci-io bind' does the same)");
-    function.bind(sysfs::DRIVER)?;
-    println!("   done");
+    out.line(format_args!("\n2. Give it to the driver {DRIVER}"))?;
+    out.line("   (modprobe, driver_override, drivers_probe: 'zpci-io bind' does the same)")?;
+    let by_override = function.driver_override()?;
+    function.bind(DRIVER)?;
+    let result = on_bound(out, function.address());
 
-    let result = on_bound(function.address());
-
-    // Also after a failure.
-    println!("\n6. Leave the function as it was");
-    if before.as_deref() != Some(sysfs::DRIVER) {
-        function.unbind()?;
+    // Also after a failure, and before anything is said.
+    match by_override {
+        Some(driver) => function.bind(&driver)?,
+        None if before.as_deref() == Some(DRIVER) => {}
+        None => function.unbind()?,
     }
-    println!(
+    result?;
+    out.line("\n6. Leave the function as it was")?;
+    out.line(format_args!(
         "   driver: {}",
         function.driver()?.as_deref().unwrap_or("none")
-    );
-    result
+    ))
 }
 
 /// The steps with the function bound.
-fn on_bound(address: Address) -> Result<(), Failure> {
-    println!("\n3. Open it by its character device and iommufd, store blocks and load them back");
+fn on_bound(out: &mut Output<'_>, address: Address) -> Result<(), Failure> {
+    out.line("   done")?;
+    out.line("\n3. Open it by its character device and iommufd, store blocks and load them back")?;
     let device = Device::open(&address, Access::Iommufd)?;
-    let region = open_region(&device)?;
-    if blocks(&region)? {
-        println!("   (byte order of 8-byte words reversed by the emulator, known QEMU defect: on");
-        println!("   little-endian machines QEMU swaps what PCISTB stores. It is not the driver.)");
+    let region = open_region(out, &device)?;
+    if blocks(out, &region)? {
+        out.line("   (byte order of 8-byte words reversed by the emulator, known QEMU defect: on")?;
+        out.line(
+            "   little-endian machines QEMU swaps what PCISTB stores. It is not the driver.)",
+        )?;
     }
 
-    println!("\n4. Two requests that must be refused");
-    refused(&region)?;
+    out.line("\n4. Two requests that must be refused")?;
+    refusals(out, &region)?;
     // A function is opened by one way at a time.
     drop(device);
 
-    println!("\n5. The same blocks by its group and a container, as older VMMs do");
+    out.line("\n5. The same blocks by its group and a container, as older VMMs do")?;
     let device = match Device::open(&address, Access::Group) {
         Err(error @ Error::NoNode { .. }) => {
-            println!("   not on this kernel: {error}");
+            out.line(format_args!("   not on this kernel: {error}"))?;
             return Ok(());
         }
         result => result?,
     };
-    blocks(&open_region(&device)?)?;
+    let region = open_region(out, &device)?;
+    blocks(out, &region)?;
     Ok(())
 }
 
-/// The function to use: the one that was asked for, or the first that fits.
-fn choose(address: Option<Address>) -> Result<Function, Failure> {
-    if let Some(address) = address {
-        let function = Function::open(address)?;
-        return match unfit(&function)? {
-            Some(reason) => Err(Failure::Demo(format!("{address} {reason}"))),
-            None => Ok(function),
-        };
-    }
-    for function in sysfs::zpci_functions()? {
-        match unfit(&function)? {
-            Some(reason) => println!("   {} {reason}", function.address()),
-            None => return Ok(function),
+/// The function to use: the one that was asked for, or the first that fits and is nobody's.
+fn choose(
+    host: &Host,
+    out: &mut Output<'_>,
+    name: Option<Name>,
+    force: bool,
+) -> Result<Function, Failure> {
+    if let Some(name) = name {
+        let function = find(host, name)?;
+        let refused = |reason| Err(Failure::refused(function.address(), reason));
+        if let Some(reason) = unfit(&function)? {
+            return refused(Refusal::NoDemo(reason));
         }
+        if !force {
+            match function.driver()? {
+                Some(driver) if driver != DRIVER && function.vfio_name()?.is_some() => {
+                    return refused(Refusal::OtherDriver(driver));
+                }
+                _ => binding::unused(host, &function)?,
+            }
+        }
+        return Ok(function);
+    }
+    for function in host.zpci_functions()? {
+        let reason = match unfit(&function)? {
+            Some(reason) => reason,
+            // Somebody wants it for a guest, or will.
+            None if function.vfio_name()?.is_some() || function.driver_override()?.is_some() => {
+                "is set apart for VFIO: name it, if you mean it"
+            }
+            None if !users::of(host, &function)?.is_empty() => "is in use",
+            None => return Ok(function),
+        };
+        out.line(format_args!("   {} {reason}", function.address()))?;
     }
     Err(Failure::Demo(
         "no zPCI function fits: an NVMe controller with a memory buffer and without a disk is \
@@ -156,21 +195,26 @@ fn has_disk(function: &Function) -> bool {
 }
 
 /// Finds the region and makes sure that the function has memory to write to.
-fn open_region(device: &Device) -> Result<ZpciIo<'_>, Failure> {
+fn open_region<'a>(out: &mut Output<'_>, device: &'a Device) -> Result<ZpciIo<'a>, Failure> {
     device.enable_memory(true)?;
-    println!("   opened, and its memory space enabled in PCI_COMMAND");
+    out.line("   opened, and its memory space enabled in PCI_COMMAND")?;
     let region = device.zpci_io()?;
     let header = region.header();
-    println!(
+    out.line(format_args!(
         "   region of type {:08x}, subtype {}: at {:#x} of the device's file",
         abi::REGION_TYPE,
         abi::REGION_SUBTYPE,
         region.position(),
-    );
-    println!("   its header: blocks of up to {} bytes", header.max);
+    ))?;
+    out.line(format_args!(
+        "   its header: blocks of up to {} bytes",
+        header.max
+    ))?;
     // NVMe registers are little-endian.
     let capabilities = region.load(0, NVME_CAP, 8)?.swap_bytes();
-    println!("   PCILG   8 bytes at BAR 0 + {NVME_CAP:#x}: the capabilities, {capabilities:#018x}");
+    out.line(format_args!(
+        "   PCILG   8 bytes at BAR 0 + {NVME_CAP:#x}: the capabilities, {capabilities:#018x}"
+    ))?;
     if capabilities & NVME_CAP_CMBS == 0 {
         return Err(Failure::Demo(
             "the controller says that it has no memory buffer: nothing is written to it".to_owned(),
@@ -181,7 +225,7 @@ fn open_region(device: &Device) -> Result<ZpciIo<'_>, Failure> {
 
 /// Stores blocks of all the sizes that are powers of two and legal, and loads them back. Returns
 /// whether the emulator reversed the words of some.
-fn blocks(region: &ZpciIo<'_>) -> Result<bool, Failure> {
+fn blocks(out: &mut Output<'_>, region: &ZpciIo<'_>) -> Result<bool, Failure> {
     let mut reversed_seen = false;
     let max = usize::from(region.header().max);
     // A strict function, as emulated ones are, wants more than 8 bytes, a multiple of 8.
@@ -189,21 +233,27 @@ fn blocks(region: &ZpciIo<'_>) -> Result<bool, Failure> {
     for size in sizes {
         let block = pattern(size);
         region.store_block(BAR, OFFSET, &block)?;
-        println!("   PCISTB {size:>4} bytes at BAR {BAR} + {OFFSET:#x}: stored, by one pwrite");
+        out.line(format_args!(
+            "   PCISTB {size:>4} bytes at BAR {BAR} + {OFFSET:#x}: stored, by one pwrite"
+        ))?;
         let loaded = load_words(region, size)?;
         let reversed: Vec<u8> = block
             .chunks(8)
             .flat_map(|word| word.iter().rev().copied())
             .collect();
         let words = size / 8;
-        print!("   PCILG  {words:>4} times 8 bytes from there: ");
-        if loaded == block {
-            println!("the same bytes");
+        let outcome = if loaded == block {
+            "the same bytes"
         } else if loaded == reversed {
-            println!("the same bytes, each 8-byte word reversed");
             reversed_seen = true;
+            "the same bytes, each 8-byte word reversed"
         } else {
-            println!("OTHER BYTES");
+            "OTHER BYTES"
+        };
+        out.line(format_args!(
+            "   PCILG  {words:>4} times 8 bytes from there: {outcome}"
+        ))?;
+        if loaded != block && loaded != reversed {
             return Err(Failure::Demo(format!(
                 "stored {block:02x?} and loaded {loaded:02x?}"
             )));
@@ -212,9 +262,13 @@ fn blocks(region: &ZpciIo<'_>) -> Result<bool, Failure> {
     if region.header().flags & abi::HEADER_WRITE != 0 {
         let value = u64::from_be_bytes(*pattern(8).first_chunk().unwrap_or(&[0; 8]));
         region.store(BAR, OFFSET, 8, value)?;
-        println!("   PCISTG    8 bytes at BAR {BAR} + {OFFSET:#x}: stored {value:#018x}");
+        out.line(format_args!(
+            "   PCISTG    8 bytes at BAR {BAR} + {OFFSET:#x}: stored {value:#018x}"
+        ))?;
         let loaded = region.load(BAR, OFFSET, 8)?;
-        println!("   PCILG     8 bytes from there: {loaded:#018x}");
+        out.line(format_args!(
+            "   PCILG     8 bytes from there: {loaded:#018x}"
+        ))?;
         if loaded != value {
             return Err(Failure::Demo(format!(
                 "stored {value:#x}, loaded {loaded:#x}"
@@ -246,16 +300,18 @@ fn pattern(size: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(size).collect()
 }
 
-fn refused(region: &ZpciIo<'_>) -> Result<(), Failure> {
+fn refusals(out: &mut Output<'_>, region: &ZpciIo<'_>) -> Result<(), Failure> {
     let block = [0; 16];
     let across = 0xff8;
     expect(
+        out,
         &format!("PCISTB 16 bytes at BAR {BAR} + {across:#x}, across a 4 KiB boundary"),
         region.store_block(BAR, across, &block),
         RequestError::Invalid,
     )?;
     let request = Request::block(BAR, OFFSET, 0, 16);
     expect(
+        out,
         "PCISTB 16 bytes of memory which this program does not have (address 0)",
         // SAFETY: The request reads memory.
         unsafe { region.request(&request) },
@@ -264,17 +320,69 @@ fn refused(region: &ZpciIo<'_>) -> Result<(), Failure> {
 }
 
 fn expect(
+    out: &mut Output<'_>,
     what: &str,
     result: Result<(), RequestError>,
     wanted: RequestError,
 ) -> Result<(), Failure> {
-    println!("   {what}:");
+    out.line(format_args!("   {what}:"))?;
     match result {
         Err(error) if error == wanted => {
-            println!("      refused, {error}; no instruction was issued");
+            out.line(format_args!(
+                "      refused, {error}; no instruction was issued"
+            ))?;
             Ok(())
         }
         Err(error) => Err(Failure::Demo(format!("refused, but otherwise: {error}"))),
         Ok(()) => Err(Failure::Demo("it was not refused".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::{Fake, ADDRESS, OTHER};
+
+    /// What the demonstration says of the first function when it looks for one.
+    fn passed_over(fake: &Fake) -> String {
+        fake.write(&format!("/sys/bus/pci/devices/{OTHER}/class"), "0x028000");
+        let (text, result) = fake.run("demo");
+        let failure = result.unwrap_err();
+        assert!(
+            failure.to_string().contains("no zPCI function fits"),
+            "{failure}"
+        );
+        fake.untouched();
+        let line = text.lines().find(|line| line.contains(ADDRESS));
+        line.expect("it is passed over").to_owned()
+    }
+
+    #[test]
+    fn function_of_a_guest_is_not_chosen() {
+        for driver in ["vfio-pci", "zpci_vfio_pci"] {
+            let line = passed_over(&Fake::new().bound_to_vfio(driver));
+            assert!(line.contains("set apart for VFIO"), "{line}");
+        }
+    }
+
+    #[test]
+    fn function_with_a_disk_is_not_chosen() {
+        let fake = Fake::new().bound("nvme");
+        let fake = fake.device("nvme/nvme0/nvme0n1", "block", "259:0");
+        assert!(passed_over(&fake).contains("has a disk"));
+        fake.refused("demo 10 --force", "has a disk");
+    }
+
+    #[test]
+    fn function_in_use_is_not_chosen() {
+        let fake = Fake::new().device("nvme/nvme0", "nvme", crate::fake::NULL);
+        let fake = fake.process("/dev/null", "");
+        assert!(passed_over(&fake).contains("is in use"));
+        fake.refused("demo 10", "in use");
+    }
+
+    #[test]
+    fn function_of_another_vfio_driver_is_not_taken() {
+        let fake = Fake::new().bound_to_vfio("vfio-pci");
+        fake.refused("demo 10", "the driver vfio-pci has it");
     }
 }

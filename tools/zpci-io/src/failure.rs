@@ -2,73 +2,166 @@
 
 //! What can go wrong, and what to do about it.
 
-use std::io;
+use crate::cli::Name;
+use serde::Serialize;
+use std::{io, path::PathBuf};
 use thiserror::Error;
-use vfio_zpci_io::{Error, RequestError};
+use vfio_zpci_io::{sysfs::DRIVER, Error, RequestError};
 
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
-    /// The command line was not understood.
+    /// What was asked for was not understood.
     #[error("{0}")]
     Usage(String),
-    /// The file with the bytes of a block could not be read.
-    #[error("{path}: {source}")]
-    Data { path: String, source: io::Error },
+    /// A file of the user's could not be read.
+    #[error("{}: {source}", path.display())]
+    Data { path: PathBuf, source: io::Error },
+    /// No function has this function id.
+    #[error("{0}: there is no zPCI function with this function id")]
+    NoFid(Name),
     /// The function could not be found, bound or opened.
     #[error(transparent)]
     Function(#[from] Error),
+    /// The function is none of ours to take.
+    #[error("{address}: {reason}")]
+    Refused { address: String, reason: Refusal },
     /// The instruction was not executed.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A line of a batch failed.
+    #[error("line {line}: {source}")]
+    Line { line: usize, source: Box<Failure> },
     /// The demonstration found something wrong.
     #[error("{0}")]
     Demo(String),
+    /// Something is missing on this machine.
+    #[error("{0} missing")]
+    Missing(usize),
+    /// The output could not be written.
+    #[error("writing the output: {0}")]
+    Output(#[from] io::Error),
 }
 
-impl From<lexopt::Error> for Failure {
-    fn from(error: lexopt::Error) -> Self {
-        Self::Usage(error.to_string())
-    }
+/// Why a function is not taken.
+#[derive(Debug, Error, PartialEq)]
+pub(crate) enum Refusal {
+    #[error("it is not a zPCI function")]
+    NotZpci,
+    #[error("the driver {0} has it, not {DRIVER}")]
+    OtherDriver(String),
+    #[error("no driver has it")]
+    NoDriver,
+    #[error("it is in use: {}", .0.join("; "))]
+    InUse(Vec<String>),
+    #[error("{0}")]
+    NoDemo(&'static str),
+}
+
+/// What --json prints of a failure.
+#[derive(Serialize)]
+struct Report {
+    error: String,
+    code: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestReport>,
+}
+
+/// What is known of an instruction that was not executed.
+#[derive(Serialize)]
+struct RequestReport {
+    errno: Option<i32>,
+    issued: bool,
+    retry_is_safe: bool,
 }
 
 impl Failure {
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self::Usage(message.into())
+    pub(crate) fn refused(address: impl ToString, reason: Refusal) -> Self {
+        Self::Refused {
+            address: address.to_string(),
+            reason,
+        }
+    }
+
+    /// Whether nobody reads the output any more: no failure of ours.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Function(Error::Address(_)) => 2,
+            _ if self.is_closed_pipe() => 0,
+            Self::Line { source, .. } => source.code(),
+            Self::Usage(_) => 2,
+            Self::Refused { .. } => 3,
+            Self::Request(_) => 4,
             _ => 1,
+        }
+    }
+
+    /// All that is known, as JSON.
+    pub(crate) fn json(&self) -> String {
+        let report = Report {
+            error: self.to_string(),
+            code: self.code(),
+            remedy: self.remedy(),
+            request: self.request().map(|error| RequestReport {
+                errno: error.errno(),
+                issued: error.issued(),
+                retry_is_safe: error.retry_is_safe(),
+            }),
+        };
+        serde_json::to_string(&report).unwrap_or_default()
+    }
+
+    fn request(&self) -> Option<&RequestError> {
+        match self {
+            Self::Line { source, .. } => source.request(),
+            Self::Request(error) => Some(error),
+            _ => None,
         }
     }
 
     /// What to do about it.
     pub(crate) fn remedy(&self) -> Option<&'static str> {
         match self {
-            Self::Usage(_) => Some("Try 'zpci-io --help'."),
-            Self::Data { .. } | Self::Demo(_) => None,
+            Self::Usage(_) => Some("'zpci-io COMMAND --help' tells what it wants."),
+            Self::NoFid(_) => Some("'zpci-io list' shows the function ids."),
+            Self::Refused { reason, .. } => refusal_remedy(reason),
+            Self::Line { source, .. } => source.remedy(),
             Self::Function(error) => function_remedy(error),
             Self::Request(error) => request_remedy(*error),
+            Self::Data { .. } | Self::Demo(_) | Self::Missing(_) | Self::Output(_) => None,
         }
+    }
+}
+
+fn refusal_remedy(reason: &Refusal) -> Option<&'static str> {
+    match reason {
+        Refusal::NotZpci | Refusal::NoDemo(_) => Some("'zpci-io list' shows the functions."),
+        Refusal::OtherDriver(_) => {
+            Some("If nothing needs it there: 'zpci-io bind FUNCTION', or --force.")
+        }
+        Refusal::NoDriver => Some("'zpci-io bind FUNCTION' gives it to the driver."),
+        Refusal::InUse(_) => Some("End that first. With --force it is taken all the same."),
     }
 }
 
 fn function_remedy(error: &Error) -> Option<&'static str> {
     Some(match error {
-        Error::Address(_) => "'zpci-io list' shows the addresses.",
         Error::NoFunction(_) => {
             "'zpci-io list' shows what is there. A function whose slot is off comes back with \
              'echo 1 > /sys/bus/pci/slots/<function id>/power'."
         }
         Error::Module { .. } => {
-            "Build the module for the running kernel and install it ('make', 'make install'), \
-             or load it with 'insmod zpci-vfio-pci.ko'."
+            "Build the module for the running kernel and install it ('make', 'make \
+             modules_install'), or load it with 'insmod zpci-vfio-pci.ko'."
         }
         Error::NotTaken { .. } => "'dmesg' has the driver's reason.",
         Error::NotVfio(_) | Error::NoRegion => {
-            "'zpci-io bind ADDR' gives the function to the driver that has the region."
+            "'zpci-io bind FUNCTION' gives the function to the driver that has the region."
         }
         Error::NoNode { .. } => {
             "The kernel was built without it (CONFIG_VFIO_DEVICE_CDEV, CONFIG_VFIO_GROUP): open \
@@ -87,8 +180,8 @@ fn function_remedy(error: &Error) -> Option<&'static str> {
 fn request_remedy(error: RequestError) -> Option<&'static str> {
     Some(match error {
         RequestError::Invalid => {
-            "LEN is 1, 2, 4 or 8 within a doubleword, a block at most what 'zpci-io info' says. \
-             It must lie in the BAR, in one 4 KiB unit of it, and not touch the MSI-X tables."
+            "LEN is 1, 2, 4 or 8 within a doubleword, a block at most what 'zpci-io info --open' \
+             says. It must lie in the BAR, in one 4 KiB unit of it, and not touch the MSI-X tables."
         }
         RequestError::Disabled => "'dmesg' and /sys/kernel/debug/s390dbf/pci_error may say more.",
         RequestError::Operands => {

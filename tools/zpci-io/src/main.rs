@@ -2,239 +2,253 @@
 
 //! Command line of the zPCI I/O region: list and bind zPCI functions, and have single PCI
 //! instructions issued.
-//!
-//! Exit code: 0 done, 1 failed, 2 not understood.
 
-mod commands;
+mod binding;
+mod cli;
 mod demo;
+mod doctor;
 mod failure;
+#[cfg(test)]
+mod fake;
+mod output;
+mod requests;
+mod show;
+mod stats;
+mod trace;
+mod users;
 
+use clap::Parser;
+use cli::{Cli, Command, Name};
 use failure::Failure;
-use lexopt::prelude::*;
-use std::process::ExitCode;
-use vfio_zpci_io::{sysfs::Address, Access};
-
-const USAGE: &str = "\
-Usage: zpci-io COMMAND
-
-  list                                  the zPCI functions of this machine
-  bind ADDR                             give a function to the driver zpci_vfio_pci
-  unbind ADDR                           give it back to its own driver
-  info ADDR                             what a function says about itself
-  load ADDR BAR OFFSET LEN              load 1, 2, 4 or 8 bytes (PCILG)
-  store ADDR BAR OFFSET LEN VALUE       store 1, 2, 4 or 8 bytes (PCISTG)
-  store-block ADDR BAR OFFSET DATA      store a block, whole or not at all (PCISTB)
-  demo [ADDR]                           show what the region does, step by step
-
-ADDR is a PCI address like 0001:00:00.0. Numbers are decimal, or hexadecimal with 0x.
-DATA is hexadecimal digits, or @FILE for the bytes of a file.
-
-Options of info, load, store and store-block:
-  --iommufd    open the function by its VFIO character device and iommufd
-  --group      open it by its VFIO group and a container
-Without one: by character device, or by group where there is no character device.
-";
-
-/// What the command line asks for.
-#[derive(Debug, PartialEq)]
-enum Command {
-    Help,
-    List,
-    Bind(Address),
-    Unbind(Address),
-    Info(Address, Option<Access>),
-    Load(Target, u16),
-    Store(Target, u16, u64),
-    StoreBlock(Target, Vec<u8>),
-    Demo(Option<Address>),
-}
-
-/// Where an instruction goes.
-#[derive(Debug, PartialEq)]
-struct Target {
-    address: Address,
-    access: Option<Access>,
-    bar: u8,
-    offset: u64,
-}
+use output::Output;
+use std::{
+    io::{stderr, stdout, Write},
+    process::ExitCode,
+};
+use vfio_zpci_io::sysfs::{Function, Host};
 
 fn main() -> ExitCode {
-    let result = parse(lexopt::Parser::from_env()).and_then(|command| match command {
-        Command::Help => {
-            print!("{USAGE}");
-            Ok(())
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Also what --help prints. Whether somebody reads it is not asked.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
         }
-        Command::List => commands::list(),
-        Command::Bind(address) => commands::bind(address),
-        Command::Unbind(address) => commands::unbind(address),
-        Command::Info(address, access) => commands::info(address, access),
-        Command::Load(target, len) => commands::load(&target, len),
-        Command::Store(target, len, value) => commands::store(&target, len, value),
-        Command::StoreBlock(target, data) => commands::store_block(&target, &data),
-        Command::Demo(address) => demo::run(address),
-    });
-    match result {
+    };
+    let json = cli.json;
+    match run(cli, &Host::default(), &mut Output::new(&mut stdout(), json)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("zpci-io: {failure}");
-            if let Some(remedy) = failure.remedy() {
-                eprintln!("         {remedy}");
-            }
+            complain(&failure, json);
             ExitCode::from(failure.code())
         }
     }
 }
 
-fn parse(mut parser: lexopt::Parser) -> Result<Command, Failure> {
-    let mut access = None;
-    let mut words = Vec::new();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Short('h') | Long("help") => return Ok(Command::Help),
-            Long("iommufd") => access = Some(Access::Iommufd),
-            Long("group") => access = Some(Access::Group),
-            Value(word) => words.push(word.string()?),
-            _ => return Err(argument.unexpected().into()),
+/// Does what the command line asks for, to the functions of `host`.
+fn run(cli: Cli, host: &Host, out: &mut Output<'_>) -> Result<(), Failure> {
+    match cli.command {
+        Command::List => show::list(host, out),
+        Command::Info {
+            function,
+            open,
+            way,
+        } => show::info(host, out, function, open, way),
+        Command::Bind { function, force } => binding::bind(host, out, function, force),
+        Command::Unbind { function, force } => binding::unbind(host, out, function, force),
+        Command::Load { target, len, way } => requests::load(host, out, &target, len, way),
+        Command::Store {
+            target,
+            len,
+            value,
+            way,
+        } => requests::store(host, &target, len, value, way),
+        Command::StoreBlock { target, data, way } => {
+            requests::store_block(host, &target, data, way)
         }
+        Command::Batch {
+            function,
+            file,
+            way,
+        } => requests::batch(host, out, function, file, way),
+        Command::Trace { function } => trace::run(host, out, function),
+        Command::Stats { function } => stats::show(host, out, function),
+        Command::Doctor => doctor::run(host, out),
+        Command::Demo { function, force } => demo::run(host, out, function, force),
     }
-
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let target = |address: &str, bar, offset| {
-        Ok::<_, Failure>(Target {
-            address: address.parse()?,
-            access,
-            bar: number(bar)?,
-            offset: number(offset)?,
-        })
-    };
-    let opens = matches!(words[..], ["info" | "load" | "store" | "store-block", ..]);
-    if access.is_some() && !opens {
-        return Err(Failure::usage("this command does not choose how to open"));
-    }
-    Ok(match words[..] {
-        [] | ["help"] => Command::Help,
-        ["list"] => Command::List,
-        ["bind", address] => Command::Bind(address.parse()?),
-        ["unbind", address] => Command::Unbind(address.parse()?),
-        ["info", address] => Command::Info(address.parse()?, access),
-        ["load", address, bar, offset, len] => {
-            Command::Load(target(address, bar, offset)?, number(len)?)
-        }
-        ["store", address, bar, offset, len, value] => {
-            Command::Store(target(address, bar, offset)?, number(len)?, number(value)?)
-        }
-        ["store-block", address, bar, offset, bytes] => {
-            Command::StoreBlock(target(address, bar, offset)?, data(bytes)?)
-        }
-        ["demo"] => Command::Demo(None),
-        ["demo", address] => Command::Demo(Some(address.parse()?)),
-        ["list" | "bind" | "unbind" | "info" | "load" | "store" | "store-block" | "demo", ..] => {
-            let message = format!("'{}' wants other arguments", words[0]);
-            return Err(Failure::usage(message));
-        }
-        [word, ..] => return Err(Failure::usage(format!("there is no command '{word}'"))),
-    })
 }
 
-/// A decimal or, with 0x, hexadecimal number that fits where it goes.
-fn number<T: TryFrom<u64>>(text: &str) -> Result<T, Failure> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
+/// Says what went wrong, if there is somebody to hear it.
+fn complain(failure: &Failure, json: bool) {
+    if failure.is_closed_pipe() {
+        return;
     }
-    .ok()
-    .and_then(|value| T::try_from(value).ok())
-    .ok_or_else(|| Failure::usage(format!("'{text}' is not a number that fits here")))
+    let text = match (json, failure.remedy()) {
+        (true, _) => failure.json(),
+        (false, Some(remedy)) => format!("zpci-io: {failure}\n         {remedy}"),
+        (false, None) => format!("zpci-io: {failure}"),
+    };
+    let _ = writeln!(stderr(), "{text}");
 }
 
-/// The bytes of a block: hexadecimal digits, or the content of a file.
-fn data(text: &str) -> Result<Vec<u8>, Failure> {
-    if let Some(path) = text.strip_prefix('@') {
-        return std::fs::read(path).map_err(|source| Failure::Data {
-            path: path.to_owned(),
-            source,
-        });
+/// The function that a user means.
+fn find(host: &Host, name: Name) -> Result<Function, Failure> {
+    match name {
+        Name::Address(address) => Ok(host.function(address)?),
+        Name::Fid(fid) => host.zpci_function(fid)?.ok_or(Failure::NoFid(name)),
     }
-    let digits = text.as_bytes();
-    let byte = |pair: &[u8]| {
-        let digit = |at: usize| char::from(*pair.get(at)?).to_digit(16);
-        Some((digit(0)? << 4 | digit(1)?) as u8)
-    };
-    digits
-        .chunks(2)
-        .map(byte)
-        .collect::<Option<_>>()
-        .ok_or_else(|| Failure::usage(format!("'{text}' is not pairs of hexadecimal digits")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cli::Data, fake::Fake};
+    use clap::{error::ErrorKind, CommandFactory};
+    use std::io;
+    use vfio_zpci_io::Access;
 
-    fn parsed(line: &str) -> Result<Command, Failure> {
-        parse(lexopt::Parser::from_args(line.split_whitespace()))
+    fn parsed(line: &str) -> Result<Command, clap::Error> {
+        let words = ["zpci-io"].into_iter().chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.command)
     }
 
-    fn target(access: Option<Access>) -> Target {
-        Target {
-            address: "0001:00:00.0".parse().unwrap(),
-            access,
-            bar: 2,
-            offset: 0x1000,
+    #[test]
+    fn definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn names() {
+        let address = Name::Address("0001:00:00.0".parse().unwrap());
+        for (text, name) in [
+            ("0001:00:00.0", address),
+            ("00000010", Name::Fid(0x10)),
+            ("0x10", Name::Fid(0x10)),
+            ("ffffffff", Name::Fid(u32::MAX)),
+        ] {
+            assert_eq!(text.parse(), Ok(name), "{text}");
+        }
+        for text in ["", "0x", "+10", "1g", "100000000", "1:2", "0001:00:00.8"] {
+            assert!(text.parse::<Name>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn commands() {
-        let address = target(None).address;
-        for (line, command) in [
-            ("", Command::Help),
-            ("--help", Command::Help),
-            ("list", Command::List),
-            ("bind 0001:00:00.0", Command::Bind(address)),
-            ("unbind 0001:00:00.0", Command::Unbind(address)),
-            (
-                "info --group 0001:00:00.0",
-                Command::Info(address, Some(Access::Group)),
-            ),
-            (
-                "load 0001:00:00.0 2 0x1000 8",
-                Command::Load(target(None), 8),
-            ),
-            (
-                "store 0001:00:00.0 2 4096 8 0xffffffffffffffff --iommufd",
-                Command::Store(target(Some(Access::Iommufd)), 8, u64::MAX),
-            ),
-            (
-                "store-block 0001:00:00.0 2 0x1000 00fFa1",
-                Command::StoreBlock(target(None), vec![0, 0xff, 0xa1]),
-            ),
-            ("demo", Command::Demo(None)),
-            ("demo 0001:00:00.0", Command::Demo(Some(address))),
-        ] {
-            assert_eq!(parsed(line).unwrap(), command, "{line}");
-        }
+    fn arguments_of_instructions() {
+        let Ok(Command::Store {
+            target,
+            len,
+            value,
+            way,
+        }) = parsed("store 0x10 2 4096 8 0xffffffffffffffff --group")
+        else {
+            panic!("it is a store");
+        };
+        assert_eq!(
+            (target.function, target.bar, target.offset),
+            (Name::Fid(16), 2, 0x1000)
+        );
+        assert_eq!((len, value), (8, u64::MAX));
+        assert_eq!(way.access(), Some(Access::Group));
+        let Ok(Command::StoreBlock { data, way, .. }) = parsed("store-block 10 2 0x1000 00fFa1")
+        else {
+            panic!("it is a block");
+        };
+        assert_eq!(data, Data::Bytes(vec![0, 0xff, 0xa1]));
+        assert_eq!(way.access(), None);
     }
 
     #[test]
     fn mistakes() {
         for line in [
+            "",
             "lost",
             "list all",
             "bind",
             "bind 1:2",
-            "--group list",
+            "list --group",
+            "info 10 --group --iommufd",
             "--frobnicate",
-            "load 0001:00:00.0 256 0 8",
-            "load 0001:00:00.0 -1 0 8",
-            "load 0001:00:00.0 2 0 65536",
-            "load 0001:00:00.0 2 0x10000000000000000 8",
-            "store-block 0001:00:00.0 2 0 123",
-            "store-block 0001:00:00.0 2 0 1g",
+            "load 10 256 0 8",
+            "load 10 -1 0 8",
+            "load 10 2 0 65536",
+            "load 10 2 0x10000000000000000 8",
+            "store-block 10 2 0 123",
+            "store-block 10 2 0 1g",
+            "demo --force",
         ] {
-            assert_eq!(parsed(line).unwrap_err().code(), 2, "{line}");
+            assert_eq!(parsed(line).unwrap_err().exit_code(), 2, "{line}");
         }
-        let failure = parsed("store-block 0001:00:00.0 2 0 @/nonexistent").unwrap_err();
-        assert_eq!(failure.code(), 1);
+    }
+
+    #[test]
+    fn help_and_version() {
+        assert_eq!(
+            parsed("--version").unwrap_err().kind(),
+            ErrorKind::DisplayVersion
+        );
+        for command in Cli::command().get_subcommands() {
+            let error = parsed(&format!("{} --help", command.get_name())).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+            let help = error.to_string();
+            assert!(help.contains("Usage: zpci-io"), "{help}");
+        }
+    }
+
+    /// A pipe that nobody reads.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn closed_pipe_is_no_failure() {
+        let fake = Fake::new();
+        for line in ["list", "info 10", "info 10 --json", "doctor"] {
+            let words = ["zpci-io"].into_iter().chain(line.split_whitespace());
+            let cli = Cli::try_parse_from(words).unwrap();
+            let json = cli.json;
+            let failure = run(cli, &fake.host(), &mut Output::new(&mut Closed, json)).unwrap_err();
+            assert!(failure.is_closed_pipe(), "{line}: {failure}");
+            assert_eq!(failure.code(), 0);
+        }
+    }
+
+    #[test]
+    fn function_that_is_not_there() {
+        let fake = Fake::new();
+        for name in ["99", "0009:00:00.0"] {
+            let (_, result) = fake.run(&format!("info {name}"));
+            assert_eq!(result.unwrap_err().code(), 1);
+        }
+    }
+
+    /// Nothing but the driver with the region is opened: opening resets.
+    #[test]
+    fn instructions_to_another_driver_s_function() {
+        for line in ["load 10 2 0 8", "store 10 2 0 8 1", "store-block 10 2 0 00"] {
+            Fake::new()
+                .bound("vfio-pci")
+                .refused(line, "the driver vfio-pci has it");
+            Fake::new().refused(line, "no driver has it");
+        }
+        Fake::new().refused("stats 10", "no driver has it");
+    }
+
+    #[test]
+    fn errors_as_json() {
+        let error = Failure::Request(vfio_zpci_io::RequestError::Busy);
+        let json: serde_json::Value = serde_json::from_str(&error.json()).unwrap();
+        assert_eq!(json["code"], 4);
+        assert_eq!(json["request"]["errno"], 16);
+        assert_eq!(json["request"]["retry_is_safe"], true);
     }
 }
