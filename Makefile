@@ -75,6 +75,10 @@ vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS
 shell: ## an interactive shell in a booted s390x host
 	@$(runner) shell
 
+tool-docs: ## write man pages and completions of zpci-io anew, from its command line
+	@scripts/toolchain run env UPDATE=1 cargo test -q --locked --manifest-path tools/Cargo.toml \
+		-p zpci-io man_pages
+
 vm-paths: ## print where kernel image, modules and cross compiler are
 	@$(runner) vm-paths
 
@@ -98,5 +102,5 @@ help: ## this list
 	@echo 'Start with: make run'
 
 .PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
-	bench fuzz coverage model-check qemu vm shell vm-paths \
+	bench fuzz coverage model-check qemu vm shell tool-docs vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

@@ -13,8 +13,8 @@ Exit codes:
   0  done, or nobody reads the output any more
   1  failed
   2  the command line was not understood
-  3  refused, for the function is in use or is another driver's (--force)
-  4  the instruction was not executed; with --json the error has its errno";
+  3  refused: the function is in use or another driver's
+  4  the instruction was not executed; --json tells the errno";
 
 /// List and bind zPCI functions, and have single PCI instructions issued.
 ///
@@ -276,4 +276,64 @@ pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     .ok()
     .and_then(|value| T::try_from(value).ok())
     .ok_or_else(|| "not a number that fits here".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap_complete::Shell;
+    use std::{collections::BTreeSet, env, fs, path::Path};
+
+    /// Man pages and completions, which packages install, say what this definition says.
+    ///
+    /// `make tool-docs` runs this with `UPDATE=1`, which writes them anew.
+    #[test]
+    fn man_pages_and_completions_are_current() {
+        let made = env::temp_dir().join(format!("zpci-io-docs.{}", std::process::id()));
+        fs::create_dir_all(&made).unwrap();
+        let mut command = Cli::command();
+        command.build();
+        man_pages(&command, &made);
+        for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+            clap_complete::generate_to(shell, &mut Cli::command(), "zpci-io", &made).unwrap();
+        }
+
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        if env::var_os("UPDATE").is_some() {
+            fs::remove_dir_all(&kept).unwrap_or_default();
+            fs::create_dir_all(&kept).unwrap();
+            for name in names(&made) {
+                fs::copy(made.join(&name), kept.join(&name)).unwrap();
+            }
+        }
+        assert_eq!(names(&made), names(&kept), "write them: make tool-docs");
+        for name in names(&made) {
+            let text = |directory: &Path| fs::read_to_string(directory.join(&name)).unwrap();
+            assert_eq!(text(&made), text(&kept), "{name} is old: make tool-docs");
+        }
+        fs::remove_dir_all(&made).unwrap();
+    }
+
+    /// `zpci-io.8`, and a page for each command.
+    fn man_pages(command: &clap::Command, directory: &Path) {
+        for command in [command].into_iter().chain(command.get_subcommands()) {
+            let man = clap_mangen::Man::new(command.clone())
+                .section("8")
+                .date("2026-11-25")
+                .source(concat!("zpci-io ", env!("CARGO_PKG_VERSION")));
+            let mut text = Vec::new();
+            man.render(&mut text).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            let text = text.replace(".SH EXTRA\nExit codes:\n", ".SH EXIT STATUS\n");
+            fs::write(directory.join(man.get_filename()), text).unwrap();
+        }
+    }
+
+    fn names(directory: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect()
+    }
 }
