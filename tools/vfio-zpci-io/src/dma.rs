@@ -1,9 +1,9 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Memory that a function reads and writes by itself.
 
 use crate::abi::PAGE_SIZE;
-use std::sync::atomic::AtomicU8;
+use std::sync::{atomic::AtomicU8, Arc};
 
 /// A page of memory that a function may read and write at any time, see
 /// [`Device::map_dma`](crate::Device::map_dma).
@@ -12,10 +12,10 @@ use std::sync::atomic::AtomicU8;
 pub struct DmaPage([AtomicU8; PAGE_SIZE]);
 
 impl DmaPage {
-    /// So many pages of zeroes, which are never freed.
-    pub fn leak(count: usize) -> &'static [Self] {
+    /// So many pages of zeroes.
+    pub fn zeroed(count: usize) -> Arc<[Self]> {
         let page = || Self([const { AtomicU8::new(0) }; PAGE_SIZE]);
-        Vec::leak(std::iter::repeat_with(page).take(count).collect())
+        std::iter::repeat_with(page).take(count).collect()
     }
 
     /// Its bytes.

@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Errors: one enum for finding and opening a function, one for the outcome of an instruction.
 
+#[cfg(feature = "sysfs")]
 use crate::sysfs::Address;
 use rustix::io::Errno;
 use std::{io, path::PathBuf};
@@ -12,9 +13,11 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Error {
     /// Not of the form `DDDD:BB:DD.F`.
+    #[cfg(feature = "sysfs")]
     #[error("'{0}' is not a PCI address like 0001:00:00.0")]
     Address(String),
     /// There is no such PCI function.
+    #[cfg(feature = "sysfs")]
     #[error("{0}: there is no such PCI function")]
     NoFunction(Address),
     /// A file could not be opened, read or written.
@@ -26,6 +29,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file of sysfs does not say what it should.
+    #[cfg(feature = "sysfs")]
     #[error("{}: unexpected content '{content}'", path.display())]
     Content {
         /// The file.
@@ -34,6 +38,7 @@ pub enum Error {
         content: String,
     },
     /// The driver's module could not be loaded.
+    #[cfg(feature = "sysfs")]
     #[error("the driver {driver} is not there and 'modprobe {driver}' failed: {reason}")]
     Module {
         /// Name of the driver.
@@ -42,6 +47,7 @@ pub enum Error {
         reason: String,
     },
     /// The driver was told to take the function and did not.
+    #[cfg(feature = "sysfs")]
     #[error("{address}: the driver {driver} did not take the function")]
     NotTaken {
         /// The function.
@@ -50,9 +56,11 @@ pub enum Error {
         driver: String,
     },
     /// No VFIO driver is bound to the function.
+    #[cfg(feature = "sysfs")]
     #[error("{0}: no VFIO driver is bound to the function")]
     NotVfio(Address),
     /// The function has no node for the way of opening that was asked for.
+    #[cfg(feature = "sysfs")]
     #[error("{address}: the function has no VFIO {what}")]
     NoNode {
         /// The function.
@@ -74,9 +82,9 @@ pub enum Error {
     /// The kernel's answer does not make sense.
     #[error("malformed answer of the kernel: {0}")]
     Malformed(&'static str),
-    /// The I/O address space of the device was made elsewhere, and so are its mappings.
-    #[error("the I/O address space of the device is not this library's")]
-    NoAddressSpace,
+    /// Configuration space has no such bytes.
+    #[error("the bytes lie outside of configuration space")]
+    OutOfBounds,
     /// The driver which is bound has no zPCI I/O region.
     #[error("the driver of the function has no zPCI I/O region")]
     NoRegion,

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! A stand-in for the kernel, so that the unit tests need no device.
 
@@ -31,7 +31,7 @@ pub(crate) struct FakeRegion {
 pub(crate) struct Fake {
     pub regions: Vec<FakeRegion>,
     pub header: [u8; 16],
-    pub config: RefCell<[u8; 256]>,
+    pub config: RefCell<[u8; 4096]>,
     /// Every GET_INFO asks for this many bytes more than it got.
     pub argsz_grows: u32,
     /// The errno of every request.
@@ -59,7 +59,7 @@ impl Default for Fake {
         regions[9].kind = Some((abi::REGION_TYPE, abi::REGION_SUBTYPE));
         let mut header = [0; 16];
         header[9] = 128;
-        let mut config = [0; 256];
+        let mut config = [0; 4096];
         config[5] = 0x04;
         config[4] = 0x04;
         Self {

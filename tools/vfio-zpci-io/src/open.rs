@@ -1,41 +1,40 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! Opening a function, in both ways which VFIO has, and the calls on its file.
 
+#[cfg(feature = "sysfs")]
+use crate::sysfs::{Address, Function};
 use crate::{
     dma::DmaPage,
-    sysfs::{Address, Function},
-    DeviceFile, Error,
+    file::{call, call_integer, call_sized, TYPE},
+    Device, Error,
 };
-use rustix::{
-    fd::FromRawFd,
-    io::Errno,
-    ioctl::{self, opcode, Ioctl, IoctlOutput, Opcode},
-};
+use rustix::ioctl::{opcode, Opcode};
 use std::{
-    ffi::{c_void, CString},
+    ffi::CString,
     fs::{File, OpenOptions},
     io,
     mem::offset_of,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::fs::FileExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 use vfio_bindings::bindings::vfio::{
     vfio_device_attach_iommufd_pt,
     vfio_device_bind_iommufd,
     vfio_group_status,
     vfio_iommu_type1_dma_map,
+    vfio_iommu_type1_dma_unmap,
     VFIO_TYPE1v2_IOMMU, //
     VFIO_API_VERSION,
     VFIO_DMA_MAP_FLAG_READ,
     VFIO_DMA_MAP_FLAG_WRITE,
+    VFIO_DMA_UNMAP_FLAG_ALL,
     VFIO_GROUP_FLAGS_VIABLE,
 };
 
 /// The two ways of opening a VFIO device.
+#[cfg(feature = "sysfs")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Its character device `/dev/vfio/devices/vfioN`, bound to an iommufd.
@@ -44,155 +43,84 @@ pub enum Access {
     Group,
 }
 
-/// The file of a VFIO device, with what must stay open as long as it.
+/// The file of a VFIO device that [`Device::open`] has opened, with the I/O address space that it made
+/// for it.
 #[derive(Debug)]
 pub struct VfioFile {
     // The device is closed first: fields are dropped in this order.
     device: File,
-    iommu: Iommu,
+    space: AddressSpace,
 }
 
 #[derive(Debug)]
 enum Iommu {
-    Elsewhere,
     Iommufd { iommufd: File, ioas: [u8; 4] },
     Container { _group: File, container: File },
 }
 
-// The numbers of <linux/vfio.h> and <linux/iommufd.h>, all _IO(';', n): the generated bindings
-// have no ioctl numbers.
-const TYPE: u8 = b';';
 const VFIO_GET_API_VERSION: Opcode = opcode::none(TYPE, 100);
 const VFIO_CHECK_EXTENSION: Opcode = opcode::none(TYPE, 101);
 const VFIO_SET_IOMMU: Opcode = opcode::none(TYPE, 102);
 const VFIO_GROUP_GET_STATUS: Opcode = opcode::none(TYPE, 103);
 const VFIO_GROUP_SET_CONTAINER: Opcode = opcode::none(TYPE, 104);
 const VFIO_GROUP_GET_DEVICE_FD: Opcode = opcode::none(TYPE, 106);
-const VFIO_DEVICE_GET_INFO: Opcode = opcode::none(TYPE, 107);
-const VFIO_DEVICE_GET_REGION_INFO: Opcode = opcode::none(TYPE, 108);
-const VFIO_DEVICE_SET_IRQS: Opcode = opcode::none(TYPE, 110);
-const VFIO_DEVICE_RESET: Opcode = opcode::none(TYPE, 111);
 const VFIO_DEVICE_BIND_IOMMUFD: Opcode = opcode::none(TYPE, 118);
 const VFIO_DEVICE_ATTACH_IOMMUFD_PT: Opcode = opcode::none(TYPE, 119);
 const IOMMU_IOAS_ALLOC: Opcode = opcode::none(TYPE, 0x81);
 const IOMMU_IOAS_MAP: Opcode = opcode::none(TYPE, 0x85);
+const IOMMU_IOAS_UNMAP: Opcode = opcode::none(TYPE, 0x86);
 const VFIO_IOMMU_MAP_DMA: Opcode = opcode::none(TYPE, 113);
+const VFIO_IOMMU_UNMAP_DMA: Opcode = opcode::none(TYPE, 114);
 
-/// An ioctl: its number, its argument and the integer it returns.
-struct Call {
-    number: Opcode,
-    argument: *mut c_void,
+/// An I/O address space, with the memory that is mapped in it.
+#[derive(Debug)]
+struct AddressSpace {
+    iommu: Iommu,
+    memory: Mutex<Vec<Arc<[DmaPage]>>>,
 }
 
-// SAFETY: `as_ptr` is the argument unchanged, and the output is the kernel's return value.
-unsafe impl Ioctl for Call {
-    type Output = i32;
-    // The kernel may write to the structures.
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        self.number
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        self.argument
-    }
-
-    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<i32> {
-        Ok(output)
-    }
-}
-
-/// # Safety
-///
-/// `argument` must be what the ioctl wants: an integer, or a pointer to what it reads and writes.
-unsafe fn call(fd: impl AsFd, number: Opcode, argument: *mut c_void) -> io::Result<i32> {
-    // SAFETY: As the caller promises.
-    Ok(unsafe { ioctl::ioctl(fd, Call { number, argument }) }?)
-}
-
-/// An ioctl that takes an integer.
-///
-/// # Safety
-///
-/// The ioctl must not take its argument for a pointer.
-unsafe fn call_integer(fd: impl AsFd, number: Opcode, argument: u32) -> io::Result<i32> {
-    // SAFETY: As the caller promises.
-    unsafe {
-        call(
-            fd,
-            number,
-            std::ptr::without_provenance_mut(argument as usize),
-        )
-    }
-}
-
-/// An ioctl that takes a structure whose first field, set here, is the structure's size.
-///
-/// # Safety
-///
-/// The ioctl must be such a one, and must not follow a pointer in the structure.
-unsafe fn call_sized(fd: impl AsFd, number: Opcode, argument: &mut [u8]) -> io::Result<i32> {
-    let size = u32::try_from(argument.len()).map_err(|_| Errno::INVAL)?;
-    *argument.first_chunk_mut().ok_or(Errno::INVAL)? = size.to_ne_bytes();
-    // SAFETY: The kernel stays within the size it is told.
-    unsafe { call(fd, number, argument.as_mut_ptr().cast()) }
-}
-
-/// The file of a VFIO device that was opened elsewhere, as VMMs open theirs. Whatever it needs to
-/// stay open is the caller's to keep.
-impl From<OwnedFd> for VfioFile {
-    fn from(device: OwnedFd) -> Self {
+impl AddressSpace {
+    fn new(iommu: Iommu) -> Self {
         Self {
-            device: device.into(),
-            iommu: Iommu::Elsewhere,
+            iommu,
+            memory: Mutex::default(),
         }
     }
-}
 
-impl VfioFile {
-    /// Lets the function read and write `memory` at `iova`, see [`crate::Device::map_dma`].
-    pub(crate) fn map_dma(&self, iova: u64, memory: &'static [DmaPage]) -> Result<(), Error> {
+    fn map(&self, iova: u64, memory: Arc<[DmaPage]>) -> Result<(), Error> {
         let address = memory.as_ptr().expose_provenance() as u64;
-        let length = size_of_val(memory) as u64;
+        let length = size_of_val(&*memory) as u64;
+        // Kept first: it must not be freed once it is mapped.
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(memory);
         match &self.iommu {
-            Iommu::Elsewhere => return Err(Error::NoAddressSpace),
             Iommu::Iommufd { iommufd, ioas } => {
                 // struct iommu_ioas_map { u32 size, flags, ioas_id, reserved; u64 user_va, length,
                 // iova; } with the flags FIXED_IOVA, WRITEABLE and READABLE
                 let mut map = [0; 40];
-                map[4..8].copy_from_slice(&7u32.to_ne_bytes());
-                map[8..12].copy_from_slice(ioas);
-                map[16..24].copy_from_slice(&address.to_ne_bytes());
-                map[24..32].copy_from_slice(&length.to_ne_bytes());
-                map[32..40].copy_from_slice(&iova.to_ne_bytes());
-                // SAFETY: It starts with its size. The memory it names stays, and is made to be
-                // read and written by others at any time.
+                put(&mut map, 4, 7u32.to_ne_bytes());
+                put(&mut map, 8, *ioas);
+                put(&mut map, 16, address.to_ne_bytes());
+                put(&mut map, 24, length.to_ne_bytes());
+                put(&mut map, 32, iova.to_ne_bytes());
+                // SAFETY: It starts with its size. The memory it names stays until it is unmapped,
+                // and is made to be read and written by others at any time.
                 unsafe { call_sized(iommufd, IOMMU_IOAS_MAP, &mut map) }
                     .map_err(Error::call("IOMMU_IOAS_MAP"))?;
             }
             Iommu::Container { container, .. } => {
                 let mut map = [0; size_of::<vfio_iommu_type1_dma_map>()];
-                let mut set = |at: usize, value: &[u8]| {
-                    map[at..at + value.len()].copy_from_slice(value);
-                };
                 let flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-                set(
-                    offset_of!(vfio_iommu_type1_dma_map, flags),
-                    &flags.to_ne_bytes(),
-                );
-                set(
-                    offset_of!(vfio_iommu_type1_dma_map, vaddr),
-                    &address.to_ne_bytes(),
-                );
-                set(
-                    offset_of!(vfio_iommu_type1_dma_map, iova),
-                    &iova.to_ne_bytes(),
-                );
-                set(
-                    offset_of!(vfio_iommu_type1_dma_map, size),
-                    &length.to_ne_bytes(),
-                );
+                let at = offset_of!(vfio_iommu_type1_dma_map, flags);
+                put(&mut map, at, flags.to_ne_bytes());
+                let at = offset_of!(vfio_iommu_type1_dma_map, vaddr);
+                put(&mut map, at, address.to_ne_bytes());
+                let at = offset_of!(vfio_iommu_type1_dma_map, iova);
+                put(&mut map, at, iova.to_ne_bytes());
+                let at = offset_of!(vfio_iommu_type1_dma_map, size);
+                put(&mut map, at, length.to_ne_bytes());
                 // SAFETY: As above.
                 unsafe { call_sized(container, VFIO_IOMMU_MAP_DMA, &mut map) }
                     .map_err(Error::call("VFIO_IOMMU_MAP_DMA"))?;
@@ -200,41 +128,96 @@ impl VfioFile {
         }
         Ok(())
     }
+
+    /// Unmaps all memory.
+    fn unmap(&self) -> io::Result<()> {
+        match &self.iommu {
+            Iommu::Iommufd { iommufd, ioas } => {
+                // struct iommu_ioas_unmap { u32 size, ioas_id; u64 iova, length; } with the length
+                // that means everything
+                let mut unmap = [0; 24];
+                put(&mut unmap, 4, *ioas);
+                put(&mut unmap, 16, u64::MAX.to_ne_bytes());
+                // SAFETY: It starts with its size and has no pointer.
+                unsafe { call_sized(iommufd, IOMMU_IOAS_UNMAP, &mut unmap) }.map(drop)
+            }
+            Iommu::Container { container, .. } => {
+                let mut unmap = [0; size_of::<vfio_iommu_type1_dma_unmap>()];
+                let at = offset_of!(vfio_iommu_type1_dma_unmap, flags);
+                put(&mut unmap, at, VFIO_DMA_UNMAP_FLAG_ALL.to_ne_bytes());
+                // SAFETY: It starts with `argsz` and has no pointer.
+                unsafe { call_sized(container, VFIO_IOMMU_UNMAP_DMA, &mut unmap) }.map(drop)
+            }
+        }
+    }
+}
+
+impl Drop for AddressSpace {
+    /// The device is closed, but somebody may have a duplicate of its descriptor.
+    fn drop(&mut self) {
+        let memory = self
+            .memory
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !memory.is_empty() {
+            let memory = std::mem::take(memory);
+            // What the function may still write to is never freed.
+            if self.unmap().is_err() {
+                std::mem::forget(memory);
+            }
+        }
+    }
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+impl Device<VfioFile> {
+    /// Opens the function at `address`, which must be bound to a VFIO driver.
+    #[cfg(feature = "sysfs")]
+    pub fn open(address: &Address, access: Access) -> Result<Self, Error> {
+        let function = Function::open(*address)?;
+        let absent = |what| Error::NoNode {
+            address: *address,
+            what,
+        };
+        if function.vfio_name()?.is_none() {
+            return Err(Error::NotVfio(*address));
+        }
+        match access {
+            Access::Iommufd => {
+                let node = function.vfio_device()?;
+                Self::open_node(node.ok_or(absent("character device"))?)
+            }
+            Access::Group => {
+                let group = function.group()?;
+                Self::open_group(group.ok_or(absent("group"))?, &address.to_string())
+            }
+        }
+    }
+
+    /// Opens a function by its character device, `/dev/vfio/devices/vfioN`.
+    pub fn open_node(node: impl AsRef<Path>) -> Result<Self, Error> {
+        iommufd(node.as_ref()).map(Self::new)
+    }
+
+    /// Opens the function with this address by its group, `/dev/vfio/N`.
+    pub fn open_group(group: u32, address: &str) -> Result<Self, Error> {
+        self::group(group, address).map(Self::new)
+    }
+
+    /// Lets the function read and write `memory`, which it finds at `iova`, as long as the device
+    /// is open and [`Device::enable_dma`] allows it. The driver knows which addresses are possible
+    /// (`VFIO_DEVICE_GET_INFO`).
+    pub fn map_dma(&self, iova: u64, memory: Arc<[DmaPage]>) -> Result<(), Error> {
+        self.file.space.map(iova, memory)
+    }
 }
 
 impl AsFd for VfioFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
-    }
-}
-
-impl DeviceFile for VfioFile {
-    fn device_info(&self, info: &mut [u8]) -> io::Result<()> {
-        // SAFETY: It starts with `argsz` and has no pointer.
-        unsafe { call_sized(self, VFIO_DEVICE_GET_INFO, info) }.map(drop)
-    }
-
-    fn region_info(&self, info: &mut [u8]) -> io::Result<()> {
-        // SAFETY: It starts with `argsz` and has no pointer.
-        unsafe { call_sized(self, VFIO_DEVICE_GET_REGION_INFO, info) }.map(drop)
-    }
-
-    fn set_irqs(&self, set: &mut [u8]) -> io::Result<()> {
-        // SAFETY: It starts with `argsz` and has no pointer.
-        unsafe { call_sized(self, VFIO_DEVICE_SET_IRQS, set) }.map(drop)
-    }
-
-    fn reset(&self) -> io::Result<()> {
-        // SAFETY: It ignores its argument.
-        unsafe { call_integer(self, VFIO_DEVICE_RESET, 0) }.map(drop)
-    }
-
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.device.read_at(buffer, position)
-    }
-
-    fn write_at(&self, data: &[u8], position: u64) -> io::Result<usize> {
-        self.device.write_at(data, position)
     }
 }
 
@@ -246,23 +229,8 @@ fn open_rw(path: impl AsRef<Path>) -> Result<File, Error> {
         .map_err(Error::file(path.as_ref()))
 }
 
-/// The function, if it is bound to a VFIO driver.
-fn vfio_function(address: &Address) -> Result<Function, Error> {
-    let function = Function::open(*address)?;
-    match function.vfio_name()? {
-        Some(_) => Ok(function),
-        None => Err(Error::NotVfio(*address)),
-    }
-}
-
-/// Opens the function's character device and gives it an empty I/O address space.
-pub(crate) fn iommufd(address: &Address) -> Result<VfioFile, Error> {
-    let node = Function::open(*address)?
-        .vfio_device()?
-        .ok_or(Error::NoNode {
-            address: *address,
-            what: "character device",
-        })?;
+/// Opens a character device and gives it an empty I/O address space.
+fn iommufd(node: &Path) -> Result<VfioFile, Error> {
     let device = open_rw(node)?;
     let iommufd = open_rw("/dev/iommu")?;
 
@@ -288,19 +256,15 @@ pub(crate) fn iommufd(address: &Address) -> Result<VfioFile, Error> {
 
     Ok(VfioFile {
         device,
-        iommu: Iommu::Iommufd {
+        space: AddressSpace::new(Iommu::Iommufd {
             iommufd,
             ioas: [ioas[8], ioas[9], ioas[10], ioas[11]],
-        },
+        }),
     })
 }
 
-/// Opens the function's group and the function in it.
-pub(crate) fn group(address: &Address) -> Result<VfioFile, Error> {
-    let number = vfio_function(address)?.group()?.ok_or(Error::NoNode {
-        address: *address,
-        what: "group",
-    })?;
+/// Opens a group and the function in it.
+fn group(number: u32, address: &str) -> Result<VfioFile, Error> {
     let container = open_rw("/dev/vfio/vfio")?;
     // SAFETY: It ignores its argument.
     let version = unsafe { call_integer(&container, VFIO_GET_API_VERSION, 0) }
@@ -329,7 +293,8 @@ pub(crate) fn group(address: &Address) -> Result<VfioFile, Error> {
     unsafe { call_integer(&container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) }
         .map_err(Error::call("VFIO_SET_IOMMU"))?;
 
-    let name = CString::new(address.to_string()).map_err(|_| Error::Malformed("an address"))?;
+    let name = CString::new(address)
+        .map_err(|error| Error::call("VFIO_GROUP_GET_DEVICE_FD")(error.into()))?;
     // SAFETY: It reads a string.
     let fd = unsafe {
         call(
@@ -344,9 +309,9 @@ pub(crate) fn group(address: &Address) -> Result<VfioFile, Error> {
 
     Ok(VfioFile {
         device,
-        iommu: Iommu::Container {
+        space: AddressSpace::new(Iommu::Container {
             _group: group,
             container,
-        },
+        }),
     })
 }

@@ -1,10 +1,10 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The zPCI I/O region.
 
 use crate::{
     abi::{self, Header, Request},
-    Device, DeviceFile, Error, RequestError, VfioFile,
+    Device, DeviceFile, Error, RequestError,
 };
 
 /// A page of our own: what lies in it never crosses a page and is aligned for every function.
@@ -17,41 +17,62 @@ struct Value([u8; 8]);
 
 /// The zPCI I/O region of an open device.
 ///
+/// `F` is how the device's file is held. A VMM whose threads share the region shares the file, and
+/// clones the region for each thread or shares it, too:
+///
+/// ```
+/// use std::{os::fd::OwnedFd, sync::Arc};
+/// use vfio_zpci_io::{Error, ZpciIo};
+///
+/// fn region(device: Arc<OwnedFd>) -> Result<ZpciIo<Arc<OwnedFd>>, Error> {
+///     ZpciIo::find(device)
+/// }
+/// ```
+///
 /// May be used by several threads at once; requests are independent of each other. The function's
 /// memory space must have been enabled, see [`Device::enable_memory`].
-#[derive(Debug)]
-pub struct ZpciIo<'a, F = VfioFile> {
-    file: &'a F,
+#[derive(Clone, Debug)]
+pub struct ZpciIo<F> {
+    file: F,
+    /// Where the region is in the file, and where in it the request is.
     position: u64,
+    request: u64,
     header: Header,
 }
 
-impl<'a, F: DeviceFile> ZpciIo<'a, F> {
+impl<F: DeviceFile> ZpciIo<F> {
     /// Finds the region by its type; its index and its position are the driver's business.
-    pub(crate) fn find(device: &Device<F>, file: &'a F) -> Result<Self, Error> {
+    pub fn find(file: F) -> Result<Self, Error> {
+        let device = Device::new(file);
         let region = device
             .regions()?
             .into_iter()
             .find(|region| region.region_type() == Some((abi::REGION_TYPE, abi::REGION_SUBTYPE)))
             .ok_or(Error::NoRegion)?;
+        let file = device.file;
         if region.size < abi::REGION_SIZE {
             return Err(Error::Malformed("the zPCI I/O region is too small"));
         }
+        let request = region
+            .offset
+            .checked_add(abi::REQUEST_POSITION)
+            .ok_or(Error::Malformed("the zPCI I/O region has no end"))?;
         let mut bytes = [0; abi::HEADER_SIZE];
-        match file.read_at(&mut bytes, region.offset + abi::HEADER_POSITION) {
+        match file.read_at(&mut bytes, region.offset) {
             Ok(abi::HEADER_SIZE) => {}
             Ok(_) => return Err(Error::Malformed("the region's header was read in part")),
             Err(error) => return Err(Error::call("reading the region's header")(error)),
         }
         let header = Header::from_bytes(bytes);
-        if header.max == 0 || usize::from(header.max) > abi::PAGE_SIZE {
+        if usize::from(header.max) > abi::PAGE_SIZE {
             return Err(Error::Malformed(
-                "the region's largest block is not 1..=4096",
+                "the region's largest block is more than 4096 bytes",
             ));
         }
         Ok(Self {
             file,
             position: region.offset,
+            request,
             header,
         })
     }
@@ -66,7 +87,7 @@ impl<'a, F: DeviceFile> ZpciIo<'a, F> {
         self.position
     }
 
-    /// Stores `data` (1..=[`Header::max`] bytes) at `offset` of a BAR, with one PCISTB.
+    /// Stores `data` (1..=[`Header::max`] bytes; none if that is 0) at `offset` of a BAR, with one PCISTB.
     ///
     /// A block that crosses a page of our memory, or is not aligned as strict functions want it,
     /// is copied to a page of its own first. It is never split. What else makes a block legal is
@@ -131,8 +152,7 @@ impl<'a, F: DeviceFile> ZpciIo<'a, F> {
     /// Requests that store only read memory; what another thread writes there at the same time
     /// is stored torn, but harms nothing here.
     pub unsafe fn request(&self, request: &Request) -> Result<(), RequestError> {
-        let position = self.position + abi::REQUEST_POSITION;
-        match self.file.write_at(&request.to_bytes(), position) {
+        match self.file.write_at(&request.to_bytes(), self.request) {
             Ok(abi::REQUEST_SIZE) => Ok(()),
             Ok(count) => Err(RequestError::Short(count)),
             Err(error) => Err(error.into()),
@@ -145,8 +165,8 @@ mod tests {
     use super::*;
     use crate::fake::Fake;
 
-    fn device() -> Device<Fake> {
-        Device::new(Fake::default())
+    fn region() -> ZpciIo<Fake> {
+        ZpciIo::find(Fake::default()).unwrap()
     }
 
     /// A buffer whose bytes count up, starting at a page.
@@ -167,10 +187,9 @@ mod tests {
 
     #[test]
     fn found_by_type_wherever_it_is() {
-        let device = device();
-        let region = device.zpci_io().unwrap();
+        let region = region();
         assert_eq!(region.header().max, 128);
-        assert_eq!(region.position(), device.file().regions[9].position);
+        assert_eq!(region.position(), region.file.regions[9].position);
     }
 
     #[test]
@@ -178,7 +197,7 @@ mod tests {
         for (kind, subtype) in [(0x1014, 2), (0x8000_1014, 1), (0x8000_8086, 2), (2, 2)] {
             let mut fake = Fake::default();
             fake.regions[9].kind = Some((kind, subtype));
-            let error = Device::new(fake).zpci_io().unwrap_err();
+            let error = ZpciIo::find(fake).unwrap_err();
             assert!(matches!(error, Error::NoRegion), "{kind:x}/{subtype}");
         }
     }
@@ -186,21 +205,44 @@ mod tests {
     #[test]
     fn unusable_regions() {
         let too_small = |fake: &mut Fake| fake.regions[9].size = 47;
-        let no_block = |fake: &mut Fake| fake.header[9] = 0;
         let too_large = |fake: &mut Fake| fake.header[8] = 0x20;
-        for change in [too_small, no_block, too_large] {
+        let no_end = |fake: &mut Fake| fake.regions[9].position = u64::MAX - 15;
+        for change in [too_small, too_large, no_end] {
             let mut fake = Fake::default();
             change(&mut fake);
-            let error = Device::new(fake).zpci_io().unwrap_err();
+            let error = ZpciIo::find(fake).unwrap_err();
             assert!(matches!(error, Error::Malformed(_)));
         }
+    }
+
+    /// A function that takes no blocks has loads and stores all the same.
+    #[test]
+    fn no_blocks() {
+        let mut fake = Fake::default();
+        fake.header[9] = 0;
+        let region = ZpciIo::find(fake).unwrap();
+        assert_eq!(region.header().max, 0);
+        region.load(2, 0, 8).unwrap();
+        // It is the kernel that refuses them.
+        region.file.fail.set(Some(rustix::io::Errno::INVAL));
+        assert_eq!(
+            region.store_block(2, 0, &[0; 16]),
+            Err(RequestError::Invalid)
+        );
+    }
+
+    /// A region belongs to who holds its file: threads share it without a leak.
+    #[test]
+    fn regions_can_be_shared() {
+        fn shared<T: Clone + Send + Sync + 'static>() {}
+        shared::<ZpciIo<std::sync::Arc<Device<std::os::fd::OwnedFd>>>>();
+        shared::<ZpciIo<std::os::fd::BorrowedFd<'static>>>();
     }
 
     #[test]
     fn one_block_is_one_request_wherever_it_lies() {
         let pages = pages();
-        let device = device();
-        let region = device.zpci_io().unwrap();
+        let region = region();
         for (start, len, in_place) in [
             (0, 1, true),
             (0, 4096, true),
@@ -214,7 +256,7 @@ mod tests {
         ] {
             let data = &bytes(&pages)[start..start + len];
             region.store_block(2, 0x1000, data).unwrap();
-            let sent = device.file().taken();
+            let sent = region.file.taken();
             assert_eq!(sent.len(), 1, "one block, one instruction");
             let (request, stored) = &sent[0];
             assert_eq!(
@@ -232,52 +274,49 @@ mod tests {
 
     #[test]
     fn oversized_block_is_refused() {
-        let device = device();
-        let region = device.zpci_io().unwrap();
+        let region = region();
         // 65537 as a u16 would be 1.
         for len in [4097, 65536, 65537] {
             let result = region.store_block(2, 0, &vec![0; len]);
             assert_eq!(result, Err(RequestError::Invalid));
         }
-        assert!(device.file().taken().is_empty());
+        assert!(region.file.taken().is_empty());
     }
 
     #[test]
     fn values_are_big_endian() {
-        let device = device();
-        let region = device.zpci_io().unwrap();
+        let region = region();
         region.store(1, 8, 4, 0x0102_0304).unwrap();
-        let sent = device.file().taken();
+        let sent = region.file.taken();
         assert_eq!(sent[0].0.flags, abi::WRITE);
         assert_eq!(sent[0].1, [0, 0, 0, 0, 1, 2, 3, 4]);
         assert_eq!(region.load(1, 8, 8), Ok(0x1122_3344_5566_7788));
-        let sent = device.file().taken();
+        let sent = region.file.taken();
         assert_eq!(sent[0].0.flags, abi::READ);
         assert_eq!(sent[0].0.gaddr % 8, 0);
     }
 
     #[test]
     fn errno_is_the_reply() {
-        let device = device();
-        let region = device.zpci_io().unwrap();
+        let region = region();
         for (errno, error) in [
             (rustix::io::Errno::BUSY, RequestError::Busy),
             (rustix::io::Errno::NXIO, RequestError::Operands),
         ] {
-            device.file().fail.set(Some(errno));
+            region.file.fail.set(Some(errno));
             assert_eq!(region.store_block(2, 0, &[0; 16]), Err(error));
             assert_eq!(region.load(2, 0, 8), Err(error));
         }
-        assert!(device.file().taken().is_empty(), "nothing is retried");
+        assert!(region.file.taken().is_empty(), "nothing is retried");
     }
 
     #[test]
     fn short_write_is_no_success() {
-        let device = Device::new(Fake {
+        let region = ZpciIo::find(Fake {
             short: true,
             ..Fake::default()
-        });
-        let region = device.zpci_io().unwrap();
+        })
+        .unwrap();
         let result = region.store_block(2, 0, &[0; 16]);
         assert_eq!(result, Err(RequestError::Short(31)));
     }

@@ -15,6 +15,7 @@ use crate::{
 };
 use std::{
     fs,
+    os::fd::BorrowedFd,
     time::{SystemTime, UNIX_EPOCH},
 };
 use vfio_zpci_io::{
@@ -195,7 +196,10 @@ fn has_disk(function: &Function) -> bool {
 }
 
 /// Finds the region and makes sure that the function has memory to write to.
-fn open_region<'a>(out: &mut Output<'_>, device: &'a Device) -> Result<ZpciIo<'a>, Failure> {
+fn open_region<'a>(
+    out: &mut Output<'_>,
+    device: &'a Device,
+) -> Result<ZpciIo<BorrowedFd<'a>>, Failure> {
     device.enable_memory(true)?;
     out.line("   opened, and its memory space enabled in PCI_COMMAND")?;
     let region = device.zpci_io()?;
@@ -225,7 +229,7 @@ fn open_region<'a>(out: &mut Output<'_>, device: &'a Device) -> Result<ZpciIo<'a
 
 /// Stores blocks of all the sizes that are powers of two and legal, and loads them back. Returns
 /// whether the emulator reversed the words of some.
-fn blocks(out: &mut Output<'_>, region: &ZpciIo<'_>) -> Result<bool, Failure> {
+fn blocks(out: &mut Output<'_>, region: &ZpciIo<BorrowedFd<'_>>) -> Result<bool, Failure> {
     let mut reversed_seen = false;
     let max = usize::from(region.header().max);
     // A strict function, as emulated ones are, wants more than 8 bytes, a multiple of 8.
@@ -278,7 +282,7 @@ fn blocks(out: &mut Output<'_>, region: &ZpciIo<'_>) -> Result<bool, Failure> {
     Ok(reversed_seen)
 }
 
-fn load_words(region: &ZpciIo<'_>, size: usize) -> Result<Vec<u8>, RequestError> {
+fn load_words(region: &ZpciIo<BorrowedFd<'_>>, size: usize) -> Result<Vec<u8>, RequestError> {
     let mut bytes = Vec::with_capacity(size);
     for at in (0..size as u64).step_by(8) {
         bytes.extend_from_slice(&region.load(BAR, OFFSET + at, 8)?.to_be_bytes());
@@ -300,7 +304,7 @@ fn pattern(size: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(size).collect()
 }
 
-fn refusals(out: &mut Output<'_>, region: &ZpciIo<'_>) -> Result<(), Failure> {
+fn refusals(out: &mut Output<'_>, region: &ZpciIo<BorrowedFd<'_>>) -> Result<(), Failure> {
     let block = [0; 16];
     let across = 0xff8;
     expect(

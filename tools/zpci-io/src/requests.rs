@@ -12,6 +12,7 @@ use serde::Serialize;
 use std::{
     fmt, fs,
     io::{self, Read},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
 };
 use vfio_zpci_io::{
@@ -93,7 +94,12 @@ fn open_for_requests(host: &Host, name: Name, way: Way) -> Result<Device, Failur
 
 impl Instruction {
     /// Issues it; returns the value that was loaded.
-    fn issue(&self, region: &ZpciIo<'_>, bar: u8, offset: u64) -> Result<Option<String>, Failure> {
+    fn issue(
+        &self,
+        region: &ZpciIo<BorrowedFd<'_>>,
+        bar: u8,
+        offset: u64,
+    ) -> Result<Option<String>, Failure> {
         Ok(match self {
             Self::Load { len } => {
                 let value = region.load(bar, offset, *len)?;

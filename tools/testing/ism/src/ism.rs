@@ -3,7 +3,10 @@
 //! A small driver of ISM functions, as far as the tests need it, on any way to their BARs.
 
 use rustix::io::Errno;
-use std::{fmt, sync::atomic::Ordering::Relaxed};
+use std::{
+    fmt,
+    sync::{atomic::Ordering::Relaxed, Arc},
+};
 use vfio_zpci_io::{Device, DmaPage};
 
 /// The BARs: data moves, and commands.
@@ -69,9 +72,9 @@ fn to_words(bytes: &[u8]) -> Vec<u64> {
 /// Memory into which one other function may write.
 pub(crate) struct Buffer {
     pub token: u64,
-    pub memory: &'static [DmaPage],
-    /// Where the function says which buffers were written, and where in them.
-    pub signals: &'static DmaPage,
+    /// First a page where the function says which buffers were written, and where in them; then the
+    /// buffer itself.
+    pages: Arc<[DmaPage]>,
 }
 
 impl Buffer {
@@ -85,12 +88,11 @@ impl Buffer {
         /// Where the addresses start that an emulated function can reach.
         const FIRST: u64 = 1 << 32;
         const PAGE: u64 = 4096;
-        let pages = DmaPage::leak(1 + Self::PAGES);
+        let pages = DmaPage::zeroed(1 + Self::PAGES);
         owner
             .device()
-            .map_dma(FIRST, pages)
+            .map_dma(FIRST, pages.clone())
             .expect("mapped for DMA");
-        let (signals, memory) = pages.split_first().expect("pages");
         let reply = command(owner, REG_SBA, &[FIRST]).expect("REG_SBA");
         assert_eq!(reply.ret, 0, "REG_SBA");
         let size = Self::PAGES as u64 * PAGE;
@@ -99,8 +101,7 @@ impl Buffer {
         assert_eq!(reply.ret, 0, "REG_DMB");
         Self {
             token: reply.words[0],
-            memory,
-            signals,
+            pages,
         }
     }
 
@@ -109,13 +110,18 @@ impl Buffer {
         self.token | offset
     }
 
+    /// Where the function says what was written.
+    pub fn signals(&self) -> &DmaPage {
+        &self.pages[0]
+    }
+
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
-        let bytes = self.memory.iter().flat_map(DmaPage::bytes);
+        let bytes = self.pages[1..].iter().flat_map(DmaPage::bytes);
         bytes.skip(at).take(len).map(|b| b.load(Relaxed)).collect()
     }
 
     pub fn clear(&self) {
-        let bytes = self.memory.iter().flat_map(DmaPage::bytes);
+        let bytes = self.pages[1..].iter().flat_map(DmaPage::bytes);
         bytes.for_each(|byte| byte.store(0, Relaxed));
     }
 }

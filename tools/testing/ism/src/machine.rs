@@ -5,7 +5,7 @@
 //! The runner makes them (`tools/testing/runner/src/qemu.rs`). What a function does wrong it does from the start.
 
 use rustix::io::{pwrite, Errno};
-use std::sync::atomic::Ordering;
+use std::sync::{atomic::Ordering, Arc};
 use vfio_zpci_io::{
     abi::{self, Header, Request},
     sysfs::{self, Function},
@@ -77,7 +77,7 @@ pub(crate) struct Region {
     pub header: Header,
     position: u64,
     /// A page to store from, and to load to.
-    pub memory: &'static DmaPage,
+    memory: Arc<[DmaPage]>,
 }
 
 impl Region {
@@ -92,14 +92,19 @@ impl Region {
             fid,
             header,
             position,
-            memory: &DmaPage::leak(1)[0],
+            memory: DmaPage::zeroed(1),
         };
         region.fill(MARK);
         region
     }
 
+    /// The page to store from, and to load to.
+    pub fn page(&self) -> &DmaPage {
+        &self.memory[0]
+    }
+
     fn address(&self) -> u64 {
-        self.memory.bytes().as_ptr().expose_provenance() as u64
+        self.page().bytes().as_ptr().expose_provenance() as u64
     }
 
     /// A good PCISTB of 16 bytes.
@@ -131,11 +136,11 @@ impl Region {
 
     /// Fills the memory, which no request uses now.
     pub fn fill(&self, byte: u8) {
-        write(self.memory, 0, &[byte; abi::PAGE_SIZE]);
+        write(self.page(), 0, &[byte; abi::PAGE_SIZE]);
     }
 
     pub fn nothing_loaded(&self) {
-        let bytes = read(self.memory, 0, abi::PAGE_SIZE);
+        let bytes = read(self.page(), 0, abi::PAGE_SIZE);
         assert!(bytes.iter().all(|&byte| byte == MARK), "a value was loaded");
     }
 }

@@ -44,7 +44,7 @@ impl Bars for Region {
     }
 
     fn store_block(&self, bar: u8, offset: u64, block: &[u8]) -> Result<(), Errno> {
-        machine::write(self.memory, 0, block);
+        machine::write(self.page(), 0, block);
         self.send(&Request {
             pcias: bar,
             offset,
@@ -61,7 +61,7 @@ impl Bars for Region {
                 offset: offset + at,
                 ..self.load()
             })?;
-            bytes.extend(machine::read(self.memory, 0, 8));
+            bytes.extend(machine::read(self.page(), 0, 8));
         }
         bytes.truncate(len);
         Ok(bytes)
@@ -92,7 +92,7 @@ fn arrive(blocks: impl Iterator<Item = (usize, usize, usize)>) -> Outcome {
     let (_owner, sender, buffer) = pair();
     let size = Buffer::PAGES * abi::PAGE_SIZE;
     let bytes = pattern(abi::PAGE_SIZE);
-    machine::write(sender.memory, 0, &bytes);
+    machine::write(sender.page(), 0, &bytes);
     for (from, len, to) in blocks {
         let request = Request {
             gaddr: sender.block().gaddr + from as u64,
@@ -178,10 +178,10 @@ fn doublewords() -> Outcome {
             assert_eq!(result, Ok(()), "{load:x?}");
             let mut value = vec![0; 8 - len];
             value.extend_from_slice(&wanted[at..at + len]);
-            assert_eq!(machine::read(region.memory, 0, 8), value, "{load:x?}");
+            assert_eq!(machine::read(region.page(), 0, 8), value, "{load:x?}");
 
             let value = [0x80 + at as u8; 8];
-            machine::write(region.memory, 0, &value);
+            machine::write(region.page(), 0, &value);
             let store = Request {
                 flags: abi::WRITE,
                 ..load
@@ -203,7 +203,7 @@ fn signal() -> Outcome {
     assert_eq!(result, Ok(()));
     assert_eq!(buffer.read(0, 32), pattern(32));
     // The mask of the buffer, one bit for each index.
-    let mask = machine::read(buffer.signals, 256 + 2 * Buffer::INDEX as usize, 2);
+    let mask = machine::read(buffer.signals(), 256 + 2 * Buffer::INDEX as usize, 2);
     assert_eq!(mask, [0x10, 0]);
     let result = sender.store_block(ism::MOVES, bit(16), &pattern(32));
     assert_eq!(result, Err(Errno::REMOTEIO));

@@ -8,7 +8,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vfio_zpci_io::{Device, ZpciIo};
+use vfio_zpci_io::{Device, DeviceFile, ZpciIo};
 
 const BAR: u8 = 0;
 /// Controller configuration: enabled, queue entries of 64 and 16 bytes.
@@ -29,7 +29,7 @@ const DOORBELL: u64 = 0x1000;
 const NOWHERE: u64 = 0x1_0100_0000;
 
 /// Has the controller fetch a command from memory that is not mapped for it.
-pub(crate) fn stray_dma(device: &Device, region: &ZpciIo<'_>) -> Result<(), i32> {
+pub(crate) fn stray_dma(device: &Device, region: &ZpciIo<impl DeviceFile>) -> Result<(), i32> {
     device.enable_dma(true).map_err(|_| 0)?;
 
     disable(region)?;
@@ -42,12 +42,12 @@ pub(crate) fn stray_dma(device: &Device, region: &ZpciIo<'_>) -> Result<(), i32>
 }
 
 /// Switches the controller off.
-pub(crate) fn disable(region: &ZpciIo<'_>) -> Result<(), i32> {
+pub(crate) fn disable(region: &ZpciIo<impl DeviceFile>) -> Result<(), i32> {
     store32(region, CC, 0)?;
     wait_ready(region, false)
 }
 
-fn wait_ready(region: &ZpciIo<'_>, ready: bool) -> Result<(), i32> {
+fn wait_ready(region: &ZpciIo<impl DeviceFile>, ready: bool) -> Result<(), i32> {
     let end = Instant::now() + Duration::from_secs(5);
     while (load32(region, CSTS)? & CSTS_READY != 0) != ready {
         if Instant::now() > end {
@@ -58,20 +58,20 @@ fn wait_ready(region: &ZpciIo<'_>, ready: bool) -> Result<(), i32> {
     Ok(())
 }
 
-fn load32(region: &ZpciIo<'_>, at: u64) -> Result<u32, i32> {
+fn load32(region: &ZpciIo<impl DeviceFile>, at: u64) -> Result<u32, i32> {
     match region.load(BAR, at, 4) {
         Ok(value) => Ok((value as u32).swap_bytes()),
         Err(error) => Err(error.errno().unwrap_or(0)),
     }
 }
 
-fn store32(region: &ZpciIo<'_>, at: u64, value: u32) -> Result<(), i32> {
+fn store32(region: &ZpciIo<impl DeviceFile>, at: u64, value: u32) -> Result<(), i32> {
     region
         .store(BAR, at, 4, value.swap_bytes().into())
         .map_err(|error| error.errno().unwrap_or(0))
 }
 
-fn store64(region: &ZpciIo<'_>, at: u64, value: u64) -> Result<(), i32> {
+fn store64(region: &ZpciIo<impl DeviceFile>, at: u64, value: u64) -> Result<(), i32> {
     region
         .store(BAR, at, 8, value.swap_bytes())
         .map_err(|error| error.errno().unwrap_or(0))

@@ -29,7 +29,7 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use vfio_zpci_io::{abi::Request, Access, Device, Error, Irq, RequestError, ZpciIo};
+use vfio_zpci_io::{abi::Request, Access, Error, Irq, RequestError, ZpciIo};
 
 pub(crate) fn main(threads: &str, pace: &str) -> ExitCode {
     let result = match (threads.parse(), Pace::named(pace)) {
@@ -45,18 +45,19 @@ pub(crate) fn main(threads: &str, pace: &str) -> ExitCode {
     }
 }
 
-/// The device is open for as long as the process lives.
-type Region = ZpciIo<'static>;
+/// The device, and its region, which threads share. The last who has it closes it.
+type Device = Arc<vfio_zpci_io::Device>;
+type Region = ZpciIo<Device>;
 
 /// Opens the function and does what it is told until it is told to exit.
 fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
-    let device: &'static Device =
-        Box::leak(Box::new(Device::open(&ADDRESS.parse()?, Access::Iommufd)?));
+    let address = ADDRESS.parse()?;
+    let device = Arc::new(vfio_zpci_io::Device::open(&address, Access::Iommufd)?);
     device.enable_memory(true)?;
-    announce(device, Irq::Request, "asked")?;
-    announce(device, Irq::Error, "error")?;
-    let region: &'static Region = Box::leak(Box::new(device.zpci_io()?));
-    let mut workers = Workers::start(region, threads, pace);
+    announce(&device, Irq::Request, "asked")?;
+    announce(&device, Irq::Error, "error")?;
+    let region = ZpciIo::find(device.clone())?;
+    let mut workers = Workers::start(&region, threads, pace);
     println!("ready");
 
     for line in io::stdin().lines() {
@@ -72,18 +73,18 @@ fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
             tally
         };
         let tally = match command {
-            "issue" => repeat(&|| request(region, 0, 0)),
+            "issue" => repeat(&|| request(&region, 0, 0)),
             "reset" => repeat(&|| device.reset().map_err(errno)),
-            "hot-reset" => repeat(&|| hot_reset(device)),
+            "hot-reset" => repeat(&|| hot_reset(&device)),
             "toggle" => repeat(&|| {
                 device.enable_memory(false).map_err(errno)?;
                 thread::yield_now();
                 device.enable_memory(true).map_err(errno)
             }),
-            "block" => repeat(&|| block(region).map_err(errno_of)),
-            "stray-dma" => repeat(&|| nvme::stray_dma(device, region)),
-            "no-dma" => repeat(&|| nvme::disable(region)),
-            "close" => repeat(&|| close(device).map_err(errno_of)),
+            "block" => repeat(&|| block(&region).map_err(errno_of)),
+            "stray-dma" => repeat(&|| nvme::stray_dma(&device, &region)),
+            "no-dma" => repeat(&|| nvme::disable(&region)),
+            "close" => repeat(&|| close(&device).map_err(errno_of)),
             "stop" => workers.stop(),
             "exit" => break,
             _ => return Err(format!("'{line}'?").into()),
@@ -117,17 +118,18 @@ struct Workers {
 
 impl Workers {
     /// Starts them, and waits until each has sent its first request.
-    fn start(region: &'static Region, threads: usize, pace: Pace) -> Self {
+    fn start(region: &Region, threads: usize, pace: Pace) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let started = Arc::new(AtomicUsize::new(0));
         let work = |number| {
             let (stop, started) = (stop.clone(), started.clone());
+            let region = region.clone();
             thread::spawn(move || {
                 let mut tally = Tally::default();
                 let mut moment = pace.of_thread(number);
                 for round in 0.. {
                     moment.wait();
-                    let result = tally.call(|| request(region, number, round));
+                    let result = tally.call(|| request(&region, number, round));
                     if round == 0 {
                         started.fetch_add(1, Ordering::Relaxed);
                     }
@@ -189,7 +191,7 @@ fn close(device: &Device) -> Result<(), Errno> {
 }
 
 /// Starts a thread whose request waits for a page that nobody provides, and waits until it does.
-fn block(region: &'static Region) -> Result<(), Errno> {
+fn block(region: &Region) -> Result<(), Errno> {
     /// `struct uffdio_api { api, features, ioctls }` and `UFFDIO_API`.
     const API: Opcode = opcode::read_write::<[u64; 3]>(0xaa, 0x3f);
     const API_VERSION: u64 = 0xaa;
@@ -221,6 +223,7 @@ fn block(region: &'static Region) -> Result<(), Errno> {
         ioctl(&uffd, Updater::<API, _>::new(&mut api))?;
         ioctl(&uffd, Updater::<REGISTER, _>::new(&mut register))?;
     }
+    let region = region.clone();
     thread::spawn(move || {
         let block = Request::block(BAR, 0, page, 64);
         // SAFETY: The request only reads memory.

@@ -1,0 +1,1 @@
+../../../include/uapi/linux/vfio_zpci_io.h
