@@ -32,7 +32,14 @@ const PROGRAMS: &[&str] = &[
     "zpci-bench",
     "ism-test",
     "guest-test",
+    "client-test",
 ];
+
+/// A client in C, without its suffix.
+const SAMPLE: &str = "samples/vfio-zpci-io/store-and-load";
+
+/// The compiler and linker of user space for the machine.
+const CC: &str = "s390x-linux-gnu-gcc";
 
 /// A machine that is ready to be booted.
 pub struct Guest {
@@ -144,7 +151,12 @@ fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> 
         .args(["build", "--release", "--locked", "--target", TARGET])
         .arg("-Zbuild-std=std,panic_abort")
         .env("RUSTC_BOOTSTRAP", "1")
-        // Here are the linker and the flags for the target.
+        // Static, so that it needs no library there.
+        .env("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", CC)
+        .env(
+            "CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static",
+        )
         .current_dir(tree.join("tools"));
     for name in PROGRAMS {
         cargo.args(["-p", name]);
@@ -153,14 +165,42 @@ fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> 
     progress::run("user space (s390x): compiling", &mut cargo, &log, |done| {
         format!("{done} actions")
     })?;
+    let release = target.join(TARGET).join("release");
+    let sample = sample(cache, tree, &release)?;
     PROGRAMS
         .iter()
+        .chain([&sample])
         .map(|name| {
-            let path = target.join(TARGET).join("release").join(name);
+            let path = release.join(name);
             let data = fs::read(&path).context(format!("reading {}", path.display()))?;
             Ok((*name, data))
         })
         .collect()
+}
+
+/// Compiles the client in C, as its users would, and returns its name.
+fn sample(cache: &Cache, tree: &Path, to: &Path) -> Result<&'static str> {
+    let source = tree.join(SAMPLE).with_extension("c");
+    let (_, name) = SAMPLE.rsplit_once('/').unwrap_or_default();
+    let mut cc = Command::new(CC);
+    cc.args([
+        "-static",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-idirafter",
+    ])
+    .arg(tree.join("include/uapi"))
+    .arg("-o")
+    .args([&to.join(name), &source]);
+    progress::run(
+        "sample (s390x): compiling",
+        &mut cc,
+        &cache.log("sample"),
+        |_| String::new(),
+    )?;
+    Ok(name)
 }
 
 fn write_image(

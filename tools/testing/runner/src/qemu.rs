@@ -15,6 +15,16 @@ pub const NVME: &[&str] = &[
     "nvme,id=nv0,serial=z1,cmb_size_mb=1",
 ];
 
+/// A controller with a disk.
+pub const DISK: &[&str] = &[
+    "-blockdev",
+    "null-co,node-name=disk,size=1048576,read-zeroes=on",
+    "-device",
+    "zpci,uid=4,fid=0x40,target=nv1",
+    "-device",
+    "nvme,id=nv1,serial=z2,drive=disk",
+];
+
 /// Two ISM functions that can reach each other. Only the patched QEMU has them.
 pub const ISM: &[&str] = &[
     "-device",

@@ -113,7 +113,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
         seconds: 60,
-        kind: Kind::Cargo(&["request", "vfio-zpci-io", "runner"]),
+        kind: Kind::Cargo(&["request", "vfio-zpci-io", "zpci-io", "runner"]),
     },
     Rung {
         name: "model",
@@ -136,6 +136,16 @@ const RUNGS: &[Rung] = &[
             release_for_one: true,
             command: "modprobe zpci-vfio-pci && region-test",
             long: Some("--long"),
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "clients",
+        seconds: 15,
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            functions: &[qemu::NVME, qemu::DISK],
+            command: "client-test",
             ..BOOT
         }),
     },
