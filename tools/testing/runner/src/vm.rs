@@ -9,6 +9,7 @@
 use std::{
     env, fs,
     io::{self, Read, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -34,9 +35,6 @@ const COMMAND_BEGINS: &str = "init: running /command\n";
 
 /// How long a machine that has reported may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(20);
-
-/// How often the emulator is kept from oversleeping.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A variable that make may have set to nothing.
 pub fn var(name: &str) -> Option<String> {
@@ -266,7 +264,7 @@ impl Qemu {
         lock(&self.0).wait().context("waiting for QEMU")
     }
 
-    /// Stops it when `limit` is over, and keeps it awake until then.
+    /// Stops it when `limit` is over.
     fn watch(&self, limit: Duration, monitor: Monitor) -> Watchdog {
         let child = Arc::clone(&self.0);
         let (sender, limits) = mpsc::channel();
@@ -274,10 +272,9 @@ impl Qemu {
             let mut end = Instant::now() + limit;
             loop {
                 let left = end.saturating_duration_since(Instant::now());
-                match limits.recv_timeout(left.min(HEARTBEAT)) {
+                match limits.recv_timeout(left) {
                     Ok(sooner) => end = Instant::now() + sooner,
                     Err(RecvTimeoutError::Disconnected) => return None,
-                    Err(RecvTimeoutError::Timeout) if left > HEARTBEAT => monitor.nudge(),
                     Err(RecvTimeoutError::Timeout) => {
                         let cpus = monitor.cpus();
                         kill(&child);
@@ -308,29 +305,22 @@ impl Monitor {
         vec!["-monitor".into(), socket]
     }
 
-    /// Has the emulator look at its timers.
-    ///
-    /// Should its main loop miss that a virtual CPU has set the clock comparator, it would sleep, and
-    /// with it the whole machine, until anything else happens.
-    fn nudge(&self) {
-        // Not there yet, or no more: nothing to keep awake.
-        let _ = UnixStream::connect(&self.0);
+    /// What it answers to a question, and what it says besides.
+    fn ask(&self, question: &str) -> io::Result<String> {
+        let mut stream = UnixStream::connect(&self.0)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        writeln!(stream, "{question}")?;
+        // The answer has no end of its own. So the question has: then QEMU closes the connection.
+        stream.shutdown(Shutdown::Write)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// Where the virtual CPUs are, for whoever wonders why the machine hangs.
     fn cpus(&self) -> String {
-        let ask = || {
-            let mut stream = UnixStream::connect(&self.0)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            stream.write_all(b"info registers -a\n")?;
-            let mut answer = Vec::new();
-            // The monitor does not end its answer: we read until it has no more to say.
-            match stream.read_to_end(&mut answer) {
-                Err(error) if answer.is_empty() => Err(error),
-                _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
-            }
-        };
-        let answer = ask().unwrap_or_else(|error| format!("PSW unknown: {error}"));
+        let answer = self.ask("info registers -a");
+        let answer = answer.unwrap_or_else(|error| format!("PSW unknown: {error}"));
         let words: Vec<_> = answer
             .lines()
             .filter(|line| line.starts_with("PSW"))
@@ -527,19 +517,14 @@ mod tests {
         let path = env::temp_dir().join(cache::unique());
         let socket = UnixListener::bind(&path).unwrap();
         let qemu = thread::spawn(move || {
-            let mut nudge = Vec::new();
-            socket.accept().unwrap().0.read_to_end(&mut nudge).unwrap();
-            assert!(nudge.is_empty());
-
-            let mut line = [0; 18];
+            let mut question = String::new();
             let mut asked = socket.accept().unwrap().0;
-            asked.read_exact(&mut line).unwrap();
-            assert_eq!(&line, b"info registers -a\n");
+            asked.read_to_string(&mut question).unwrap();
+            assert_eq!(question, "info registers -a\n");
             let answer = b"(qemu) info\r\n\r\nCPU#0\r\nPSW=1\r\nR0=0\r\n\r\nCPU#1\r\nPSW=2\r\n";
             asked.write_all(answer).unwrap();
         });
         let monitor = Monitor(path.clone());
-        monitor.nudge();
         assert_eq!(monitor.cpus(), "PSW=1; PSW=2");
         qemu.join().unwrap();
         fs::remove_file(&path).unwrap();
