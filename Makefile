@@ -48,8 +48,8 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
-test-qemu: ## of these, those that need the patched QEMU: functions that fail, ISM, guests
-	@$(runner) test ism bare guest
+test-qemu: ## of these, those about the patched QEMU: itself, functions that fail, ISM, guests
+	@$(runner) test emulator ism bare guest
 
 demo-ism: ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism

@@ -9,6 +9,7 @@ mod chain;
 mod conformance;
 mod cpio;
 mod cross;
+mod emulator;
 mod error;
 mod guest;
 mod kconfig;

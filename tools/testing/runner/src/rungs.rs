@@ -15,7 +15,7 @@ use std::{
 use crate::{
     bare,
     cache::{self, Cache, Scratch},
-    chain, conformance,
+    chain, conformance, emulator,
     error::{Context, Error, Result},
     guest::Guest,
     kernel::Flavour,
@@ -55,6 +55,8 @@ struct Boot {
     functions: Functions,
     /// Events of the emulator that are kept with the results.
     trace: &'static [&'static str],
+    /// What the emulator's monitor is asked after the command.
+    question: Option<&'static str>,
     files: Files,
     command: &'static str,
     /// Which of the command's tests, if not all: a part of their names.
@@ -71,6 +73,7 @@ const BOOT: Boot = Boot {
     exact: false,
     functions: &[qemu::NVME],
     trace: &[],
+    question: None,
     files: Files::None,
     command: "",
     only: None,
@@ -101,6 +104,8 @@ enum Results {
     Bare,
     /// What the command prints about a guest, and what the emulator saw.
     Witness,
+    /// What the emulator did for the command.
+    Translations,
 }
 
 /// How many seconds a machine may take, the slowest one under emulation on a busy processor.
@@ -119,6 +124,17 @@ const RUNGS: &[Rung] = &[
         name: "model",
         seconds: 20,
         kind: Kind::Program("tools/testing/model/check"),
+    },
+    Rung {
+        name: "emulator",
+        seconds: 15,
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            question: Some(emulator::QUESTION),
+            command: emulator::COMMAND,
+            results: Results::Translations,
+            ..BOOT
+        }),
     },
     Rung {
         name: "kunit",
@@ -405,6 +421,7 @@ impl Boot {
         let patched = Patched::get(cache, tree)?;
         machine.hardware = patched.hardware(self.functions);
         machine.trace = self.trace;
+        machine.question = self.question;
         if self.exact {
             machine.count_instructions();
         }
@@ -434,6 +451,7 @@ impl Boot {
             (keep("out"), output.as_slice()),
             (keep("console"), outcome.console.as_bytes()),
             (keep("trace"), outcome.trace.as_bytes()),
+            (keep("monitor"), outcome.answer.as_bytes()),
         ] {
             fs::write(&path, data).context(format!("writing {}", path.display()))?;
         }
@@ -448,6 +466,7 @@ impl Boot {
                 bare::compare(&direct, &output, self.functions)
             }
             Results::Witness => chain::results(&output, &outcome.trace),
+            Results::Translations => emulator::results(&outcome.answer),
         };
         tests.extend(all_skipped(&tests));
         tests.extend(checks(&outcome, check.then_some(flavour)));
@@ -558,6 +577,7 @@ mod tests {
             console: "Linux version 7.3\n".into(),
             since_command: String::new(),
             trace: String::new(),
+            answer: String::new(),
             end: Ok(report),
         }
     }

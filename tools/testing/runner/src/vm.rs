@@ -46,6 +46,8 @@ pub struct Machine {
     pub hardware: Hardware,
     /// Events of the emulator that go to [`Outcome::trace`].
     pub trace: &'static [&'static str],
+    /// What the emulator's monitor is asked after the command, for [`Outcome::answer`].
+    pub question: Option<&'static str>,
     pub cpus: String,
     pub memory: String,
     pub qemu_args: Vec<String>,
@@ -69,6 +71,7 @@ impl Machine {
         Ok(Self {
             hardware: Hardware::stock(&[qemu::NVME]),
             trace: &[],
+            question: None,
             cpus: var("SMP").unwrap_or_else(|| "2".into()),
             memory: var("MEM").unwrap_or_else(|| memory.into()),
             qemu_args: split("QEMU_ARGS", &var("QEMU_ARGS").unwrap_or_default())?,
@@ -96,6 +99,8 @@ pub struct Outcome {
     pub since_command: String,
     /// What the emulator has traced.
     pub trace: String,
+    /// What the emulator's monitor has answered.
+    pub answer: String,
     /// How the command ended, unless the machine went away before.
     pub end: std::result::Result<Report, String>,
 }
@@ -152,11 +157,16 @@ pub fn run(
     ));
     let monitor = Monitor(scratch.path("monitor"));
     qemu.args(monitor.args());
+    if machine.question.is_some() {
+        // It stays for the question when the machine is off.
+        qemu.arg("-no-shutdown");
+    }
     let mut qemu = Qemu::spawn(&mut qemu)?;
     let mut pipe = qemu.output()?;
-    let watchdog = qemu.watch(machine.timeout, monitor);
+    let watchdog = qemu.watch(machine.timeout, monitor.clone());
 
     let mut stream = Stream::new(&token);
+    let mut answer = Ok(String::new());
     let mut chunk = vec![0; 1 << 16];
     let copied = loop {
         match pipe.read(&mut chunk) {
@@ -169,16 +179,21 @@ pub fn run(
                     break Err(error);
                 }
                 if stream.is_complete() {
+                    if let Some(question) = machine.question {
+                        answer = monitor.ask(question);
+                        break Ok(());
+                    }
                     watchdog.limit(POWER_OFF);
                 }
             }
         }
     };
-    // QEMU is gone, or nobody wants its output.
+    // QEMU is gone, or has answered, or nobody wants its output.
     qemu.kill();
     let stopped = watchdog.stop();
     let status = qemu.wait()?;
     copied.context("passing on the command's output")?;
+    let answer = answer.context("asking QEMU's monitor")?;
 
     let console = fs::read(&console).unwrap_or_default();
     let console = String::from_utf8_lossy(&console).replace('\r', "");
@@ -209,6 +224,7 @@ pub fn run(
         console,
         since_command,
         trace: String::from_utf8_lossy(&trace).into_owned(),
+        answer,
         end,
     })
 }
@@ -288,6 +304,7 @@ impl Qemu {
 }
 
 /// QEMU's monitor, on a socket.
+#[derive(Clone)]
 struct Monitor(PathBuf);
 
 impl Monitor {
