@@ -54,8 +54,14 @@ test-qemu: ## of these, those about the patched QEMU: itself, functions that fai
 demo-ism: ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism
 
-bench: ## count the instructions of an access, by this driver and by vfio-pci and ism-vfio-pci
+bench: ## count the instructions of an access, by this driver, by the same in C, and by others
 	@$(runner) bench
+
+bench-save: ## put these figures into the documentation; commit before
+	@$(runner) bench-save
+
+bench-check: ## compare them with those in the documentation: fails if one is 2 % above
+	@$(runner) bench-check
 
 fuzz: ## look for requests that the driver judges wrongly, with libFuzzer (TIME=60 seconds)
 	@tools/testing/request/explore fuzz $(TIME)
@@ -102,5 +108,5 @@ help: ## this list
 	@echo 'Start with: make run'
 
 .PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
-	bench fuzz coverage model-check qemu vm shell tool-docs vm-paths \
+	bench bench-save bench-check fuzz coverage model-check qemu vm shell tool-docs vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

@@ -92,6 +92,16 @@ const COMPILERS: &[&str] = &[
     "rustc_",
 ];
 
+/// The packages of the compilers.
+pub fn compilers() -> Result<Vec<String>> {
+    let packages =
+        fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
+    let compilers = packages
+        .lines()
+        .filter(|package| COMPILERS.iter().any(|name| package.starts_with(name)));
+    Ok(compilers.map(String::from).collect())
+}
+
 pub struct Kernel {
     pub flavour: Flavour,
     pub build: PathBuf,
@@ -109,12 +119,7 @@ impl Kernel {
             .map(|name| tree.join("tools/testing/kernel").join(name))
             .collect();
         let wanted = kconfig::read(&fragments)?;
-        let packages =
-            fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
-        let compilers: Vec<_> = packages
-            .lines()
-            .filter(|package| COMPILERS.iter().any(|name| package.starts_with(name)))
-            .collect();
+        let compilers = compilers()?;
 
         let own_source = env::var_os("KSRC").filter(|dir| !dir.is_empty());
         let source = match &own_source {

@@ -4,6 +4,7 @@
 //! demonstration or the tests in it. Results go to standard output, all else to standard error.
 
 mod bare;
+mod bench;
 mod cache;
 mod chain;
 mod conformance;
@@ -53,6 +54,8 @@ const USAGE: &str = "\
 usage: runner run             boot the machine and show the driver at work
        runner demo-ism        show a guest of the machine that has an ISM function
        runner bench           count the instructions of an access, by this driver and by others
+       runner bench-save      put these figures into the documentation
+       runner bench-check     compare them with those in the documentation
        runner vm              boot it and run the command in RUN, exit with its code
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
@@ -69,11 +72,6 @@ Environment: FLAVOUR=release|debug|unmediated  RUN='command'  FILES='files to co
 
 /// The driver at work.
 const DEMO: &str = "modprobe zpci-vfio-pci && zpci-io demo";
-
-/// The other drivers are there, too.
-const BENCH: &str =
-    "for module in zpci-vfio-pci vfio-pci ism-vfio-pci; do modprobe $module; done\n\
-                     zpci-bench";
 
 /// How many seconds the machine may take.
 const TIMEOUT: &str = "600";
@@ -121,7 +119,9 @@ fn dispatch(args: &[&str]) -> Result<u8> {
     match args {
         ["run"] => demo(&tree),
         ["demo-ism"] => demo_ism(&tree),
-        ["bench"] => bench(&tree),
+        ["bench"] => bench::show(&tree),
+        ["bench-save"] => bench::save(&tree),
+        ["bench-check"] => bench::check(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
         ["qemu"] => build_qemu(&tree),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
@@ -169,16 +169,6 @@ fn demo_ism(tree: &Path) -> Result<u8> {
         code,
         "a guest of the booted s390x host has used an ISM function",
     ))
-}
-
-/// `bench`: what an access costs, by this driver and by others.
-fn bench(tree: &Path) -> Result<u8> {
-    let cache = Cache::open()?;
-    let guest = Guest::get(&cache, Flavour::Release, tree)?;
-    let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
-    machine.hardware = Patched::get(&cache, tree)?.hardware(&[qemu::NVME, qemu::ISM]);
-    machine.count_instructions();
-    run(&cache, &guest, &machine, BENCH)
 }
 
 /// The last line of a demonstration, and the exit code.
