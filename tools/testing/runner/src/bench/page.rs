@@ -71,3 +71,22 @@ fn fill(page: &str, figures: &Figures) -> Result<String> {
     }
     Ok(page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_shows_the_figures_of_its_file() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+        let figures = load(&tree).unwrap();
+        let stem = stem(&tree);
+        let page = read(&stem, "rst").unwrap();
+        assert_eq!(fill(&page, &figures).unwrap(), page);
+        assert_eq!(plot::svg(&figures), read(&stem, "svg").unwrap());
+        assert!(
+            !figures.commit.contains("dirty"),
+            "no commit has these figures"
+        );
+    }
+}
