@@ -114,6 +114,18 @@ impl Pinned {
         }
     }
 
+    /// Reads the bytes as one integer in the byte order of the machine.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the memory is not an aligned doubleword.
+    pub fn read_u64(&self) -> Result<u64> {
+        let word = self.doubleword()?;
+        // SAFETY: `word` is valid and aligned. User space may write to it at the same time, hence
+        // volatile; any value is a valid `u64`.
+        Ok(unsafe { word.read_volatile() })
+    }
+
     /// Writes `value` over the bytes, in the byte order of the machine, and marks the page dirty.
     ///
     /// May sleep until the page, if it is one of a file, is not locked any more, or the task is
@@ -125,19 +137,26 @@ impl Pinned {
     /// `EINVAL` if the memory is not an aligned doubleword or was not pinned for [`Access::Write`].
     #[inline]
     pub fn write_u64(&self, value: u64) -> Result {
-        let word = self.start.cast::<u64>();
-        if self.access != Access::Write
-            || usize::from(self.len) != size_of::<u64>()
-            || !word.is_aligned()
-        {
+        if self.access != Access::Write {
             return Err(EINVAL);
         }
+        let word = self.doubleword()?;
         // SAFETY: `word` is valid, aligned and writable by the process. User space may access it
         // at the same time, hence volatile.
         unsafe { word.write_volatile(value) };
         // SAFETY: The page is pinned.
         let _ = unsafe { bindings::vfio_helper_mark_dirty_killable(self.page.as_ptr()) };
         Ok(())
+    }
+
+    #[inline]
+    fn doubleword(&self) -> Result<NonNull<u64>> {
+        let word = self.start.cast::<u64>();
+        if usize::from(self.len) == size_of::<u64>() && word.is_aligned() {
+            Ok(word)
+        } else {
+            Err(EINVAL)
+        }
     }
 }
 

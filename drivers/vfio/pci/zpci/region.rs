@@ -3,7 +3,7 @@
 //! The zPCI I/O region: one write of a request issues one zPCI instruction.
 //!
 //! The way of a request: copy it once, check it ([`Request::parse`]), pin the memory it names
-//! ([`Pinned`]) or read the value there, get a lease ([`Call::with_lease`]), issue the instruction.
+//! ([`Pinned`]) or copy the value there, get a lease ([`Call::with_lease`]), issue the instruction.
 //! Whatever may block on user memory comes before the lease.
 
 use crate::{
@@ -103,9 +103,12 @@ fn issue(call: &mut Call<'_, ZpciVfioPci>, request: &Request) -> Result {
         }
         Instruction::Store => {
             let width = Width::new(len).ok_or(EINVAL)?;
-            let value = UserSlice::new(address, request.memory_len().into())
-                .reader()
-                .read()?;
+            let mut from = UserSlice::new(address, request.memory_len().into()).reader();
+            let value = match from.read() {
+                Ok(value) => value,
+                // Pinning tells why: want of memory is no bad address.
+                Err(_) => pin(Access::Read)?.read_u64()?,
+            };
             call.with_lease(|function| function.store(bar, width, offset, value))
         }
     }

@@ -229,8 +229,14 @@ pub(crate) const TESTS: &[Test] = &[
         file.set_len(PAGE as u64).expect("a page");
         let page = Mapping::file(&file, PAGE, READ_WRITE, MapFlags::SHARED).expect("mmap");
         page.write(0, &[OLD; PAGE]);
-        all_fault(f, &[page.addr()])?;
+        let at = |request| Request {
+            gaddr: page.addr(),
+            ..request
+        };
+        f.all_refused([f.block(), f.load()].map(at), Errno::FAULT)?;
         assert_eq!(page.read(0, PAGE), [OLD; PAGE]);
+        // The value of a store is copied, as by any system call.
+        assert_eq!(f.send(&at(f.store())), Ok(()));
         Ok(())
     }),
     test("EFAULT: the function's own BAR, mapped", |f| {
