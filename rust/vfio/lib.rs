@@ -31,6 +31,7 @@ pub mod page;
 pub mod region;
 mod stats;
 mod wait;
+mod wait_queue;
 pub mod zpci;
 
 /// Whether the current task has been killed, and should not go on.

@@ -118,7 +118,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
         seconds: 60,
-        kind: Kind::Cargo(&["request", "vfio-zpci-io", "zpci-io", "runner"]),
+        kind: Kind::Cargo(&["request", "lease", "vfio-zpci-io", "zpci-io", "runner"]),
     },
     Rung {
         name: "model",
