@@ -65,7 +65,7 @@ struct Sleeper {
 
 impl Sleeper {
     fn sleeps(&self, jiffies: c_long) -> bool {
-        !self.awake && !(self.ticked && jiffies == 1)
+        !(self.awake || self.ticked && jiffies == 1)
     }
 }
 
@@ -101,12 +101,11 @@ impl WaitQueue {
     }
 
     pub(crate) fn with_place<R>(&self, f: impl FnOnce(&Place<'_>) -> R) -> R {
-        let result;
         let place = Place {
             queue: &self.0,
             number: Cell::new(None),
         };
-        result = f(&place);
+        let result = f(&place);
         if let Some(number) = place.number.get() {
             let mut locked = self.0.locked.lock().unwrap();
             locked.places.retain(|place| place.number != number);
