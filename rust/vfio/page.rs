@@ -190,7 +190,7 @@ impl Buffer {
 
     /// An empty one.
     #[inline]
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self([const { MaybeUninit::uninit() }; Self::SIZE])
     }
 
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_buffer_does_not_cross_a_page() {
-        let buffers = [const { Buffer::new() }; 3];
+        let buffers = [const { Buffer::empty() }; 3];
         for buffer in &buffers {
             let address = core::ptr::from_ref(buffer).addr();
             assert!(address % PAGE_SIZE + Buffer::SIZE <= PAGE_SIZE);

@@ -95,7 +95,7 @@ impl Bars<ZpciVfioPci> for ByInstruction {
             call.with_lease(|function| function.store_block(bar, offset, block))
         };
         if from.len() <= page::Buffer::SIZE {
-            store(page::Buffer::new().copy(&mut from)?)?;
+            store(page::Buffer::empty().copy(&mut from)?)?;
         } else {
             store(page::Copied::new(&mut from)?.bytes())?;
         }
