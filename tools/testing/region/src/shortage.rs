@@ -26,7 +26,7 @@ use std::{
     path::Path,
 };
 use vfio_zpci_io::{
-    abi::Request,
+    abi::{self, Request},
     sysfs::{Function, DRIVER},
     Access, Device,
 };
@@ -51,7 +51,10 @@ pub(crate) const TESTS: &[Test] = &[test("ENOMEM: no memory for the page of a re
                 ControlFlow::Continue(())
             },
         );
-        assert_ne!(failed, 0, "{request:x?} needs memory");
+        // The value of a store is copied. Where that fails, its page is pinned, for which there is
+        // memory again: that no request says EFAULT is what is shown.
+        let tried_again = request.flags == abi::WRITE;
+        assert_eq!(failed == 0, tried_again, "{request:x?} needs memory");
         note(&format!("flags {}: {failed} times ENOMEM", request.flags));
     }
     f.all_accepted(f.each())
