@@ -13,6 +13,7 @@ use rustix::{
         sendmsg, socketpair, AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
         SocketFlags, SocketType,
     },
+    pipe::{fcntl_setpipe_size, pipe_with, PipeFlags},
 };
 use std::{
     fs::{self, File},
@@ -242,7 +243,7 @@ fn info_open() -> Outcome {
 
 /// A run whose output is a pipe that nobody reads.
 fn unread(line: &str) -> crate::zpci_io::Ended {
-    let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     drop(reader);
     let mut command = Command::new("zpci-io");
     command.args(line.split_whitespace());
@@ -270,10 +271,30 @@ fn closed_pipe() -> Outcome {
     Ok(())
 }
 
+/// Nobody reads any more when the demonstration has bound the function.
 fn unread_demo() -> Outcome {
+    const PIPE: usize = 4096;
+    /// So much the demonstration may print before it has to wait.
+    const ROOM: usize = 1000;
     function(MEMORY).unbind().expect("it is given back");
     let before = driver(MEMORY);
-    unread("demo 10").done();
+    assert_ne!(before, DRIVER);
+
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+    fcntl_setpipe_size(&writer, PIPE).expect("a small pipe");
+    rustix::io::write(&writer, &[b' '; PIPE - ROOM]).expect("some bytes");
+    let mut command = Command::new("zpci-io");
+    command.args(["demo", "10"]).stdin(Stdio::null());
+    let child = command.stdout(writer).stderr(Stdio::piped()).spawn();
+    drop(command);
+    let end = Instant::now() + Duration::from_secs(60);
+    while driver(MEMORY) != DRIVER {
+        assert!(Instant::now() < end, "the function is bound");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(reader);
+    let output = child.expect("zpci-io").wait_with_output();
+    ended(output.expect("zpci-io")).done();
     assert_eq!(driver(MEMORY), before, "the function is as it was");
     Ok(())
 }
