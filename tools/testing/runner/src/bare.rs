@@ -18,7 +18,8 @@ use crate::{
     qemu::{Functions, Hardware},
 };
 
-/// The guest, in the host: all functions are its own.
+/// The guest, in the host: all functions are its own, and are reached by the region, also those whose
+/// BARs can be mapped.
 pub const COMMAND: &str = r#"
 modprobe zpci-vfio-pci || exit
 set --
@@ -27,7 +28,8 @@ for function in /sys/bus/pci/devices/*; do
 	fid=$(cat "$function/function_id")
 	echo zpci_vfio_pci >"$function/driver_override"
 	echo "$name" >/sys/bus/pci/drivers_probe
-	set -- "$@" -device "zpci,uid=$fid,fid=$fid,target=f$fid" -device "vfio-pci,id=f$fid,host=$name"
+	set -- "$@" -device "zpci,uid=$fid,fid=$fid,target=f$fid,io-region=on" \
+		-device "vfio-pci,id=f$fid,host=$name"
 done
 /qemu-system-s390x -L / -M s390-ccw-virtio -accel tcg -cpu max -m 64 -nodefaults -nographic \
 	-no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console -kernel /bare \
