@@ -634,6 +634,19 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_every_rung() {
+        let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+        let text = fs::read_to_string(readme).unwrap();
+        let (_, table) = text.split_once("| rung | what |\n|---|---|\n").unwrap();
+        let named: Vec<_> = table
+            .lines()
+            .map_while(|line| line.strip_prefix("| ")?.split(' ').next())
+            .collect();
+        let rungs: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+        assert_eq!(named, rungs);
+    }
+
+    #[test]
     fn rungs_are_chosen_by_name() {
         assert_eq!(choose(&[]).unwrap().len(), RUNGS.len());
         assert_eq!(choose(&["region"]).unwrap()[0].name, "region");
