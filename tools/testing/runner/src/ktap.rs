@@ -126,6 +126,19 @@ impl Test {
         names
     }
 
+    /// The names of the tests in it that were skipped, with the groups inside of this one.
+    pub fn skipped(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for test in &self.subtests {
+            if matches!(test.verdict, Skipped(_)) {
+                names.push(test.name.clone());
+            }
+            let below = test.skipped();
+            names.extend(below.iter().map(|name| format!("{}/{name}", test.name)));
+        }
+        names
+    }
+
     /// Whether one of the tests in it that have `part` in their full names passed, and none failed.
     pub fn passes(&self, part: &str) -> bool {
         let failed = |name: &String| name.contains(part);
@@ -460,6 +473,8 @@ mod tests {
         for part in ["bad", "skipped", "no such test", "d"] {
             assert!(!group.passes(part), "{part}");
         }
+        assert_eq!(group.skipped(), ["skipped"]);
+        assert_eq!(Test::group("all", vec![group]).skipped(), ["g/skipped"]);
     }
 
     fn text(tests: Vec<Test>) -> String {

@@ -20,7 +20,7 @@ use crate::{
     guest::Guest,
     kernel::Flavour,
     kernlog,
-    ktap::{self, Counts, Test},
+    ktap::{self, Counts, Test, Verdict},
     patched::Patched,
     progress,
     qemu::{self, Functions},
@@ -32,6 +32,8 @@ pub struct Rung {
     pub name: &'static str,
     /// About how many seconds it takes on two quiet processors, for those who wait.
     seconds: u64,
+    /// What it skips, no more and no less: how many tests have this in their names.
+    skips: &'static [(&'static str, usize)],
     kind: Kind,
 }
 
@@ -118,16 +120,19 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
         seconds: 60,
+        skips: &[],
         kind: Kind::Cargo(&["request", "lease", "vfio-zpci-io", "zpci-io", "runner"]),
     },
     Rung {
         name: "model",
         seconds: 20,
+        skips: &[],
         kind: Kind::Program("tools/testing/model/check"),
     },
     Rung {
         name: "emulator",
         seconds: 15,
+        skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             question: Some(emulator::QUESTION),
@@ -139,6 +144,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "kunit",
         seconds: 45,
+        skips: &[],
         kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci",
             results: Results::KernelLog,
@@ -148,6 +154,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "region",
         seconds: 75,
+        skips: &[("huge pages (hugetlb)", 1), ("huge pages (transparent)", 1)],
         kind: Kind::Boot(Boot {
             release_for_one: true,
             command: "modprobe zpci-vfio-pci && region-test",
@@ -158,6 +165,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "clients",
         seconds: 15,
+        skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             functions: &[qemu::NVME, qemu::DISK],
@@ -168,6 +176,13 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "conformance",
         seconds: 15,
+        skips: &[
+            ("anonymous_hugetlb_", 10),
+            ("msi.enable_trigger_disable", 1),
+            ("vfio_dma_map_limit_test with iommufd", 1),
+            ("vfio_pci_driver_test: all", 1),
+            ("vfio_pci_sriov_uapi_test: all", 1),
+        ],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             files: Files::Selftests,
@@ -179,6 +194,10 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "lifecycle",
         seconds: 90,
+        skips: &[
+            ("contention: nobody waits long", 1),
+            ("error, then recovery by the host", 2),
+        ],
         kind: Kind::Boot(Boot {
             command: "lifecycle-test",
             long: Some("--long"),
@@ -188,6 +207,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "unmediated",
         seconds: 45,
+        skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Unmediated,
             command: "lifecycle-test",
@@ -198,6 +218,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "contention",
         seconds: 10,
+        skips: &[("contention: all who wait for others are woken", 1)],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             exact: true,
@@ -209,6 +230,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "ism",
         seconds: 60,
+        skips: &[],
         kind: Kind::Boot(Boot {
             release_for_one: true,
             functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
@@ -219,6 +241,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "bare",
         seconds: 20,
+        skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             functions: &[qemu::NVME, qemu::ISM],
@@ -231,6 +254,7 @@ const RUNGS: &[Rung] = &[
     Rung {
         name: "guest",
         seconds: 60,
+        skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             functions: &[qemu::ISM],
@@ -267,9 +291,13 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
         let (name, seconds) = (rung.name, rung.seconds);
         progress::say(&format!("tests: {name} (about {seconds} s)"));
         let start = Instant::now();
-        let tests = rung
-            .run(&cache, tree, &results, None)
-            .unwrap_or_else(|error| vec![Test::failed("start", error.to_string())]);
+        let tests = match rung.run(&cache, tree, &results, None) {
+            Ok(mut tests) => {
+                tests.push(skips(&tests, rung.skips));
+                tests
+            }
+            Err(error) => vec![Test::failed("start", error.to_string())],
+        };
         let test = Test::group(name, tests);
         let counts = test.counts();
         skipped_rung |= counts.passed + counts.failed == 0;
@@ -524,6 +552,30 @@ fn all_skipped(tests: &[Test]) -> Option<Test> {
         .then(|| Test::failed("tests", "none was run, all were skipped"))
 }
 
+/// Fails if another test was skipped than expected, or if one that was expected to be was not.
+fn skips(tests: &[Test], expected: &[(&str, usize)]) -> Test {
+    let skipped: Vec<_> = tests
+        .iter()
+        .flat_map(|test| match test.verdict() {
+            Verdict::Skipped(_) => vec![test.name.clone()],
+            _ => test.skipped(),
+        })
+        .collect();
+    let mut objections = Vec::new();
+    for name in &skipped {
+        if !expected.iter().any(|(part, _)| name.contains(part)) {
+            objections.push(format!("skipped, and must not be: {name}"));
+        }
+    }
+    for (part, count) in expected {
+        let found = skipped.iter().filter(|name| name.contains(part)).count();
+        if found != *count {
+            objections.push(format!("of '{part}' {found} were skipped, not {count}"));
+        }
+    }
+    Test::check("what is skipped", objections)
+}
+
 /// What every boot is tested for, whatever it was made for. With a flavour the host has searched
 /// its memory for what was left behind.
 fn checks(outcome: &Outcome, flavour: Option<Flavour>) -> Vec<Test> {
@@ -613,7 +665,7 @@ mod tests {
 
     #[test]
     fn a_boot_whose_tests_were_all_skipped_fails() {
-        let skipped = || Test::new("one", ktap::Verdict::Skipped("no device".into()), vec![]);
+        let skipped = || Test::new("one", Verdict::Skipped("no device".into()), vec![]);
         assert!(all_skipped(&[skipped(), skipped()]).is_some());
         assert!(all_skipped(&[skipped(), Test::check("another", vec![])]).is_none());
     }
@@ -631,6 +683,22 @@ mod tests {
             format!("its logs: {}/a.out", dir.display())
         );
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn only_what_is_listed_is_skipped() {
+        let skipped = |name| Test::new(name, Verdict::Skipped("why".into()), vec![]);
+        let tests = [
+            skipped("a 1"),
+            Test::group("g", vec![skipped("a 2"), Test::check("b", vec![])]),
+        ];
+        let passes = |expected: &[(&str, usize)]| skips(&tests, expected).notes().is_empty();
+        assert!(passes(&[("a", 2)]));
+        assert!(passes(&[("a 1", 1), ("a 2", 1)]));
+        assert!(!passes(&[("a 1", 1)]));
+        assert!(!passes(&[("a", 1)]));
+        assert!(!passes(&[("a", 2), ("b", 1)]));
+        assert!(!passes(&[]));
     }
 
     #[test]
