@@ -205,3 +205,32 @@ pub fn made(stamp: &Path, key: &str) -> Result<()> {
         .and_then(|()| fs::rename(&part, stamp))
         .context(format!("writing {}", stamp.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_in_part_is_continued_or_begun_afresh() {
+        let cache = Cache(env::temp_dir().join(unique()));
+        fs::create_dir_all(cache.path("locks")).unwrap();
+        let fail = || Error::new("test", "it fails", "");
+
+        // A build that stops half-way.
+        let half = |dir: &Path| fs::write(dir.join("half"), "").context("test");
+        let outcome = cache.make("item", |dir| half(dir).and(Err(fail())));
+        assert!(outcome.is_err() && cache.find("item").is_none());
+
+        // One that cannot go on from there.
+        let afresh = |dir: &Path| match dir.join("half").exists() {
+            true => Err(fail()),
+            false => half(dir),
+        };
+        let dir = cache.make("item", afresh).unwrap();
+        assert!(dir.join("half").exists() && cache.find("item") == Some(dir));
+
+        // What is made is not made again.
+        assert!(cache.make("item", |_| Err(fail())).is_ok());
+        fs::remove_dir_all(cache.dir()).unwrap();
+    }
+}

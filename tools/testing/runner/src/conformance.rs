@@ -52,12 +52,8 @@ done
 pub fn programs(cache: &Cache, kernel: &Kernel) -> Result<Vec<PathBuf>> {
     let sysroot = cross::sysroot(cache, cross::UUID)?;
     let key = cache::key(&(&kernel.key, &sysroot));
-    let item = format!("selftests-{key}");
-    let dir = cache.path(&item);
-    let out = dir.join("out");
-    let stamp = dir.join(".made");
-    let _lock = cache.lock(&item)?;
-    if !cache::is_made(&stamp, &key) {
+    let dir = cache.make(&format!("selftests-{key}"), |dir| {
+        let out = dir.join("out");
         fs::create_dir_all(&out).context(format!("making {}", out.display()))?;
         let log = cache.log("selftests");
         let run = |command: &mut Command| {
@@ -83,9 +79,9 @@ pub fn programs(cache: &Cache, kernel: &Kernel) -> Result<Vec<PathBuf>> {
                 dir.display(),
                 sysroot.display()
             ))
-            .arg(format!("LDFLAGS=-static -L{}/lib", sysroot.display())))?;
-        cache::made(&stamp, &key)?;
-    }
+            .arg(format!("LDFLAGS=-static -L{}/lib", sysroot.display())))
+    })?;
+    let out = dir.join("out");
     let step = || format!("reading {}", out.display());
     let mut programs = Vec::new();
     for entry in fs::read_dir(&out).context(step())? {

@@ -130,7 +130,7 @@ impl Recipe {
             let mut strip = source::command(target.strip, &build);
             strip.arg("-o").arg(dir.join(NAME)).arg(NAME);
             let step = format!("{what}: stripping");
-            progress::run(&step, &mut strip, &log, |_| String::new())?;
+            progress::run(&step, &mut strip, &log, |_| target.strip.into())?;
             let firmware = Path::new("/usr/share/qemu").join(FIRMWARE);
             fs::copy(&firmware, dir.join(FIRMWARE))
                 .context(format!("copying {}", firmware.display()))?;

@@ -95,7 +95,7 @@ impl Source {
             .args(["--no-backup-if-mismatch", "-i"])
             .arg(patch)
             .current_dir(dir);
-        if progress::try_run(what, &mut command, log, |_| String::new())?.success() {
+        if progress::try_run(what, &mut command, log, |_| "patch".into())?.success() {
             return Ok(());
         }
         progress::tail(log, 20);
@@ -143,6 +143,7 @@ fn belongs(file: &str, package: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache;
 
     #[test]
     fn an_archive_belongs_to_one_package() {
@@ -152,5 +153,39 @@ mod tests {
         assert!(belongs("glib2.0_2.84.4.orig.tar.xz", "glib2.0"));
         assert!(!belongs("glib2.0_2.84.4.orig.tar.xz", "glib"));
         assert!(!belongs("zlib_1.3.1-1.debian.tar.xz", "zlib"));
+    }
+
+    /// An archive with the file `f`, and a patch that changes its line 4 and has `context` before it.
+    fn archive_and_patch(dir: &Path, context: &str) -> (Source, PathBuf) {
+        let top = dir.join("top-1.0");
+        fs::create_dir_all(&top).unwrap();
+        fs::write(top.join("f"), "1\n2\n3\n4\n5\n6\n7\n").unwrap();
+        let archive = dir.join("f_1.0.orig.tar.gz");
+        let mut tar = Command::new("tar");
+        tar.arg("-czf").arg(&archive).args(["top-1.0"]);
+        assert!(tar.current_dir(dir).status().unwrap().success());
+        let patch = dir.join("0001-f.patch");
+        let text = format!(
+            "--- a/f\n+++ b/f\n@@ -1,7 +1,7 @@\n {context}\n 2\n 3\n-4\n+four\n 5\n 6\n 7\n"
+        );
+        fs::write(&patch, text).unwrap();
+        (Source::at(archive), patch)
+    }
+
+    fn unpacked(context: &str) -> Result<String> {
+        let dir = env::temp_dir().join(cache::unique());
+        let (source, patch) = archive_and_patch(&dir, context);
+        let tree = dir.join("tree");
+        let outcome = source.unpack("test", &dir.join("log"), &[patch], &tree);
+        let text = fs::read_to_string(tree.join("f"));
+        fs::remove_dir_all(&dir).unwrap();
+        outcome.map(|()| text.unwrap())
+    }
+
+    #[test]
+    fn a_patch_fits_as_it_is_or_not_at_all() {
+        assert_eq!(unpacked("1").unwrap(), "1\n2\n3\nfour\n5\n6\n7\n");
+        let error = unpacked("one").unwrap_err().to_string();
+        assert!(error.contains("0001-f.patch does not fit f_1.0.orig.tar.gz"));
     }
 }
