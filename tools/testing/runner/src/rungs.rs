@@ -119,19 +119,19 @@ const LONG_TIMEOUT: &str = "14400";
 const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
-        seconds: 60,
+        seconds: 45,
         skips: &[],
         kind: Kind::Cargo(&["request", "lease", "vfio-zpci-io", "zpci-io", "runner"]),
     },
     Rung {
         name: "model",
-        seconds: 20,
+        seconds: 16,
         skips: &[],
         kind: Kind::Program("tools/testing/model/check"),
     },
     Rung {
         name: "emulator",
-        seconds: 15,
+        seconds: 10,
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
@@ -143,7 +143,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "kunit",
-        seconds: 45,
+        seconds: 50,
         skips: &[],
         kind: Kind::Boot(Boot {
             command: "modprobe zpci-vfio-pci",
@@ -153,7 +153,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "region",
-        seconds: 75,
+        seconds: 90,
         skips: &[("huge pages (hugetlb)", 1), ("huge pages (transparent)", 1)],
         kind: Kind::Boot(Boot {
             release_for_one: true,
@@ -164,7 +164,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "clients",
-        seconds: 15,
+        seconds: 10,
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
@@ -175,7 +175,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "conformance",
-        seconds: 15,
+        seconds: 20,
         skips: &[
             ("anonymous_hugetlb_", 10),
             ("msi.enable_trigger_disable", 1),
@@ -193,7 +193,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "lifecycle",
-        seconds: 90,
+        seconds: 110,
         skips: &[
             ("contention: nobody waits long", 1),
             ("error, then recovery by the host", 2),
@@ -206,7 +206,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "unmediated",
-        seconds: 45,
+        seconds: 50,
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Unmediated,
@@ -217,7 +217,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "contention",
-        seconds: 10,
+        seconds: 35,
         skips: &[("contention: all who wait for others are woken", 1)],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
@@ -229,7 +229,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "ism",
-        seconds: 60,
+        seconds: 110,
         skips: &[],
         kind: Kind::Boot(Boot {
             release_for_one: true,
@@ -240,7 +240,7 @@ const RUNGS: &[Rung] = &[
     },
     Rung {
         name: "bare",
-        seconds: 20,
+        seconds: 10,
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
