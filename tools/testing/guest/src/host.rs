@@ -3,8 +3,12 @@
 //! The machine we run on, be it the host or the guest: its functions, interrupts, trace.
 
 use crate::failure::{ensure, Context, Failure};
+use rustix::fs::OFlags;
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     process::{Child, Command},
     thread,
@@ -42,7 +46,8 @@ pub(crate) fn wait_for<T>(
     ))
 }
 
-/// The identities of the ISM devices in use by their driver, as soon as there are `count`.
+/// The identities of the ISM devices in use by their driver, as soon as there are `count`, and SMC has
+/// taken as many. (A device is in sysfs before SMC is told of it: `dibs_dev_add()`.)
 pub(crate) fn ism_devices(count: usize) -> io::Result<Vec<String>> {
     wait_for("ISM devices", LIMIT, || {
         let mut devices = Vec::new();
@@ -51,8 +56,30 @@ pub(crate) fn ism_devices(count: usize) -> io::Result<Vec<String>> {
             let gid = fs::read_to_string(entry?.path().join("gid"))?;
             devices.push(gid.trim().to_string());
         }
-        Ok((devices.len() == count).then_some(devices))
+        Ok((devices.len() == count && smc_devices()? == count).then_some(devices))
     })
+}
+
+/// How many ISM devices SMC has, as the kernel's log says.
+fn smc_devices() -> io::Result<usize> {
+    let mut log = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open("/dev/kmsg")?;
+    let mut count = 0_usize;
+    // A read returns one record.
+    let mut record = [0; 8192];
+    loop {
+        match log.read(&mut record) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&record[..length]);
+                count += usize::from(text.contains("smc: adding smcd device"));
+                count -= usize::from(text.contains("smc: removing smcd device")).min(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// How many interrupts PCI functions have caused.
