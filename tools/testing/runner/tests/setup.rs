@@ -62,9 +62,11 @@ fn tree() -> PathBuf {
 
 /// An index of packages, as the suite trixie has it.
 fn index(name: &str, packages: &[[String; 3]]) -> String {
-    // apt takes a suite without packages for none.
-    let mut text =
-        "Package: nothing\nVersion: 1\nArchitecture: all\nDescription: x\n\n".to_string();
+    // apt takes a suite without packages for none. What a package names and nobody has, it knows
+    // without a version.
+    let mut text = "Package: nothing\nVersion: 1\nArchitecture: all\nDepends: linux-source-7.3\n\
+         Description: x\n\n"
+        .to_string();
     for [kind, package, version] in packages {
         text += &match (kind.as_str(), name) {
             ("deb", "main/binary-amd64/Packages") => format!(
