@@ -53,8 +53,10 @@ pub struct Guest {
 impl Guest {
     /// Finds the machine's parts in the cache, or makes them.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
-        let kernel = Kernel::get(cache, flavour, tree)?;
-        let busybox = cross::busybox(cache, tree)?;
+        let ((busybox, programs), kernel) = progress::side_by_side(
+            || Ok((cross::busybox(cache, tree)?, programs(cache, tree)?)),
+            || Kernel::get(cache, flavour, tree),
+        )?;
         // Two trees have two modules; their objects hold the tree's path.
         let item = format!("guest-{}-{}", flavour.name(), cache::key(tree));
         let dir = cache.path(&item);
@@ -74,7 +76,6 @@ impl Guest {
         let init = tree.join("tools/testing/init");
         let init = fs::read(&init).context(format!("reading {}", init.display()))?;
         let busybox = fs::read(&busybox).context(format!("reading {}", busybox.display()))?;
-        let programs = programs(cache, tree)?;
         let image = dir.join("image.cpio");
         let stamp = dir.join("image.made");
         let key = cache::key(&(key, &init, &busybox, &programs));

@@ -6,10 +6,11 @@
 use std::{
     fs::{self, File},
     io::{stderr, IsTerminal, Read, Write},
+    panic,
     path::Path,
     process::{Command, ExitStatus, Stdio},
-    sync::OnceLock,
-    thread,
+    sync::{Mutex, OnceLock, PoisonError},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -40,7 +41,25 @@ pub fn start() {
 /// What is done within this time needs no words.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// The progress of one step.
+/// What the steps that run now have last said of themselves, each with its thread.
+static NOW: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
+
+/// Puts what the step of this thread says in its place, or takes it away, and returns what all say.
+fn now(text: Option<String>) -> String {
+    let mut now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
+    let thread = thread::current().id();
+    let place = now.iter().position(|(step, _)| *step == thread);
+    match (place, text) {
+        (Some(place), Some(text)) => now[place].1 = text,
+        (Some(place), None) => drop(now.remove(place)),
+        (None, Some(text)) => now.push((thread, text)),
+        (None, None) => {}
+    }
+    let texts: Vec<_> = now.iter().map(|(_, text)| text.as_str()).collect();
+    texts.join(" | ")
+}
+
+/// The progress of one step. A thread has one at a time.
 pub struct Line {
     what: String,
     start: Instant,
@@ -66,22 +85,46 @@ impl Line {
             return;
         }
         self.last = Some(Instant::now());
+        let text = format!("{}: {detail}", self.what);
         if stderr().is_terminal() {
-            eprint!("{CLEAR}[{:3} s] {}: {detail}", elapsed(), self.what);
+            eprint!("{CLEAR}[{:3} s] {}", elapsed(), now(Some(text)));
             let _ = stderr().flush();
         } else {
-            say(&format!("{}: {detail}", self.what));
+            say(&text);
         }
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
+        now(None);
         // A line that was rewritten becomes one that stays.
         if self.last.is_some() && stderr().is_terminal() {
             say(&self.what);
         }
     }
+}
+
+/// Makes two things at once: no build keeps all processors busy all the time. That one has failed is
+/// said at once, not when the other is made.
+pub fn side_by_side<A: Send, B>(
+    one: impl FnOnce() -> Result<A> + Send,
+    other: impl FnOnce() -> Result<B>,
+) -> Result<(A, B)> {
+    fn tell<T>(result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            say(&error.to_string());
+        }
+        result
+    }
+    thread::scope(|scope| {
+        let one = scope.spawn(|| tell(one()));
+        let other = tell(other());
+        let one = one
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic));
+        Ok((one?, other?))
+    })
 }
 
 /// Runs one step of a build with its output in `log`; it must succeed. `detail` sees how many actions
@@ -182,6 +225,26 @@ pub fn show(lines: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_things_are_made_or_the_error_told() {
+        let fail = || Err::<(), _>(Error::new("test", "it fails", ""));
+        assert_eq!(side_by_side(|| Ok(1), || Ok(2)).unwrap(), (1, 2));
+        assert!(side_by_side(fail, || Ok(2)).is_err());
+        assert!(side_by_side(|| Ok(1), fail).is_err());
+    }
+
+    #[test]
+    fn steps_share_a_line() {
+        assert_eq!(now(Some("a 1".into())), "a 1");
+        assert_eq!(now(Some("a 2".into())), "a 2");
+        let both = thread::scope(|scope| {
+            let other = scope.spawn(|| (now(Some("b".into())), now(None)));
+            other.join().unwrap()
+        });
+        assert_eq!(both, ("a 2 | b".into(), "a 2".into()));
+        assert_eq!(now(None), "");
+    }
 
     #[test]
     fn actions_of_all_build_tools_count() {

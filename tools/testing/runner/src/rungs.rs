@@ -287,7 +287,13 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
         rungs.len(),
         seconds.div_ceil(60)
     ));
+    let mut built = false;
     for (rung, number) in rungs.iter().zip(1..) {
+        if let (false, Kind::Boot(_)) = (built, &rung.kind) {
+            built = true;
+            // What fails here fails in the rung that needs it, which says so in the results.
+            let _ = build(&cache, tree, &rungs);
+        }
         let (name, seconds) = (rung.name, rung.seconds);
         progress::say(&format!("tests: {name} (about {seconds} s)"));
         let start = Instant::now();
@@ -318,6 +324,25 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
     print(writeln!(out, "{}", ktap::summary(total)))?;
     let strict = env::var("CI").is_ok_and(|ci| ci == "true");
     Ok(u8::from(total.failed > 0 || (strict && skipped_rung)))
+}
+
+/// Builds what takes long and the boots of these rungs need.
+fn build(cache: &Cache, tree: &Path, rungs: &[&Rung]) -> Result<()> {
+    let boots = || {
+        rungs.iter().filter_map(|rung| match &rung.kind {
+            Kind::Boot(boot) => Some(boot),
+            _ => None,
+        })
+    };
+    let emulators = || {
+        let patched = Patched::get(cache, tree)?;
+        if boots().any(|boot| matches!(boot.files, Files::Bare | Files::LinuxGuest)) {
+            patched.vmm(cache)?;
+        }
+        Ok(())
+    };
+    let hosts = || boots().try_for_each(|boot| Guest::get(cache, boot.flavour, tree).map(drop));
+    progress::side_by_side(emulators, hosts).map(drop)
 }
 
 fn choose(names: &[&str]) -> Result<Vec<&'static Rung>> {
