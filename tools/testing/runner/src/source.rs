@@ -74,7 +74,9 @@ impl Source {
         }
         fs::create_dir(&part).context(what)?;
         let mut tar = Command::new("tar");
-        tar.arg("--strip-components=1")
+        // Not even as root we are sure to be allowed what is the default of root: in a user namespace
+        // there may be no other user.
+        tar.args(["--strip-components=1", "--no-same-owner"])
             .args(self.unwanted.map(|name| format!("--exclude=*/{name}")))
             .arg("-xf")
             .arg(&self.archive)
@@ -142,6 +144,8 @@ fn belongs(file: &str, package: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::cache;
 
@@ -162,7 +166,10 @@ mod tests {
         fs::write(top.join("f"), "1\n2\n3\n4\n5\n6\n7\n").unwrap();
         let archive = dir.join("f_1.0.orig.tar.gz");
         let mut tar = Command::new("tar");
-        tar.arg("-czf").arg(&archive).args(["top-1.0"]);
+        // Of somebody who may not even be there.
+        tar.args(["--owner=:4711", "--group=:4711", "-czf"])
+            .arg(&archive)
+            .arg("top-1.0");
         assert!(tar.current_dir(dir).status().unwrap().success());
         let patch = dir.join("0001-f.patch");
         let text = format!(
@@ -178,6 +185,9 @@ mod tests {
         let tree = dir.join("tree");
         let outcome = source.unpack("test", &dir.join("log"), &[patch], &tree);
         let text = fs::read_to_string(tree.join("f"));
+        if let Ok(meta) = fs::metadata(tree.join("f")) {
+            assert_eq!(meta.uid(), fs::metadata(&dir).unwrap().uid());
+        }
         fs::remove_dir_all(&dir).unwrap();
         outcome.map(|()| text.unwrap())
     }
