@@ -24,9 +24,11 @@ use crate::{
 
 const TARGET: &str = "s390x-unknown-linux-gnu";
 
-/// Our programs for the machine, packages of the same name.
-const PROGRAMS: &[&str] = &[
-    "zpci-io",
+/// Our programs for the machine, packages of the same name: what users have,
+const TOOLS: &[&str] = &["zpci-io"];
+
+/// and what is for tests.
+const TESTS: &[&str] = &[
     "region-test",
     "lifecycle-test",
     "zpci-bench",
@@ -53,8 +55,17 @@ pub struct Guest {
 impl Guest {
     /// Finds the machine's parts in the cache, or makes them.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
+        Self::with(cache, flavour, tree, TESTS)
+    }
+
+    /// The same without programs for tests, which take their time to compile.
+    pub fn for_demo(cache: &Cache, tree: &Path) -> Result<Self> {
+        Self::with(cache, Flavour::Release, tree, &[])
+    }
+
+    fn with(cache: &Cache, flavour: Flavour, tree: &Path, tests: &[&str]) -> Result<Self> {
         let ((busybox, programs), kernel) = progress::side_by_side(
-            || Ok((cross::busybox(cache, tree)?, programs(cache, tree)?)),
+            || Ok((cross::busybox(cache, tree)?, programs(cache, tree, tests)?)),
             || Kernel::get(cache, flavour, tree),
         )?;
         // Two trees have two modules; their objects hold the tree's path.
@@ -76,8 +87,9 @@ impl Guest {
         let init = tree.join("tools/testing/init");
         let init = fs::read(&init).context(format!("reading {}", init.display()))?;
         let busybox = fs::read(&busybox).context(format!("reading {}", busybox.display()))?;
-        let image = dir.join("image.cpio");
-        let stamp = dir.join("image.made");
+        let name = if tests.is_empty() { "demo" } else { "image" };
+        let image = dir.join(name).with_extension("cpio");
+        let stamp = image.with_extension("made");
         let key = cache::key(&(key, &init, &busybox, &programs));
         if !cache::is_made(&stamp, &key) {
             cache::unmake(&stamp)?;
@@ -138,8 +150,8 @@ impl Guest {
     }
 }
 
-/// Compiles our programs and returns them by name.
-fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> {
+/// Compiles our programs, of those for tests these, and returns them by name.
+fn programs(cache: &Cache, tree: &Path, tests: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let target = env::var_os("CARGO_TARGET_DIR").ok_or_else(|| {
         let remedy = "Start the runner with 'scripts/toolchain run', or through make";
         Error::new("user space", "CARGO_TARGET_DIR is not set", remedy)
@@ -159,7 +171,8 @@ fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> 
             "-Ctarget-feature=+crt-static",
         )
         .current_dir(tree.join("tools"));
-    for name in PROGRAMS {
+    let mut names = [TOOLS, tests].concat();
+    for name in &names {
         cargo.args(["-p", name]);
     }
     let log = cache.log("user-space");
@@ -167,14 +180,15 @@ fn programs(cache: &Cache, tree: &Path) -> Result<Vec<(&'static str, Vec<u8>)>> 
         format!("{done} actions")
     })?;
     let release = target.join(TARGET).join("release");
-    let sample = sample(cache, tree, &release)?;
-    PROGRAMS
-        .iter()
-        .chain([&sample])
+    if !tests.is_empty() {
+        names.push(sample(cache, tree, &release)?);
+    }
+    names
+        .into_iter()
         .map(|name| {
             let path = release.join(name);
             let data = fs::read(&path).context(format!("reading {}", path.display()))?;
-            Ok((*name, data))
+            Ok((name.into(), data))
         })
         .collect()
 }
@@ -208,7 +222,7 @@ fn write_image(
     path: &Path,
     init: &[u8],
     busybox: &[u8],
-    programs: &[(&str, Vec<u8>)],
+    programs: &[(String, Vec<u8>)],
     stage: &Path,
 ) -> io::Result<()> {
     let part = path.with_extension("part");

@@ -145,7 +145,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
 /// `run`: everything from nothing to the demonstration.
 fn demo(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
-    let guest = Guest::get(&cache, Flavour::Release, tree)?;
+    let guest = Guest::for_demo(&cache, tree)?;
     let machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
     let code = run(&cache, &guest, &machine, DEMO)?;
     Ok(verdict(
