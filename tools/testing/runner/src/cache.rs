@@ -11,7 +11,8 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -54,14 +55,16 @@ impl Cache {
     pub fn lock(&self, item: &str) -> Result<File> {
         let step = || format!("locking {item}");
         let file = File::create(self.path("locks").join(item)).context(step())?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                progress::say(&format!("{item}: waiting for another run that makes it"));
-                file.lock().context(step())?;
+        // Who waits for a moment only does so without a word.
+        for _ in 0..20 {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(50)),
+                Err(TryLockError::Error(error)) => return Err(error).context(step()),
             }
-            Err(TryLockError::Error(error)) => return Err(error).context(step()),
         }
+        progress::say(&format!("{item}: waiting for another run that makes it"));
+        file.lock().context(step())?;
         Ok(file)
     }
 

@@ -3,12 +3,18 @@
 //! The ladder of tests, and its results as one KTAP document.
 
 use std::{
+    collections::BTreeMap,
     env,
     fs::{self, File},
     io::{self, stdout, Write},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc, Once,
+    },
+    thread,
     time::Instant,
 };
 
@@ -278,45 +284,37 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
     let print = |result: io::Result<()>| result.context("writing the results");
 
     print(writeln!(out, "KTAP version 1\n1..{}", rungs.len()))?;
+    let lanes = lanes();
+    let seconds = rungs.iter().map(|rung| rung.seconds).sum::<u64>();
+    progress::say(&format!(
+        "tests: {} rungs, {lanes} at a time, about {} min on two quiet processors; longer if a kernel \
+         has to be built",
+        rungs.len(),
+        seconds.div_ceil(60 * lanes as u64),
+    ));
+    let built = Once::new();
+    let work = |rung: &&Rung| {
+        if let Kind::Boot(_) = rung.kind {
+            // What fails here fails in the rung that needs it, which says so in the results.
+            built.call_once(|| drop(build(&cache, tree, &rungs)));
+        }
+        rung.tested(&cache, tree, &results)
+    };
     let mut total = Counts::default();
     let mut ends = Vec::new();
     let mut skipped_rung = false;
-    let seconds = rungs.iter().map(|rung| rung.seconds).sum::<u64>();
-    progress::say(&format!(
-        "tests: {} rungs, about {} min on two quiet processors; longer if a kernel has to be built",
-        rungs.len(),
-        seconds.div_ceil(60)
-    ));
-    let mut built = false;
-    for (rung, number) in rungs.iter().zip(1..) {
-        if let (false, Kind::Boot(_)) = (built, &rung.kind) {
-            built = true;
-            // What fails here fails in the rung that needs it, which says so in the results.
-            let _ = build(&cache, tree, &rungs);
-        }
-        let (name, seconds) = (rung.name, rung.seconds);
-        progress::say(&format!("tests: {name} (about {seconds} s)"));
-        let start = Instant::now();
-        let tests = match rung.run(&cache, tree, &results, None) {
-            Ok(mut tests) => {
-                tests.push(skips(&tests, rung.skips));
-                tests
-            }
-            Err(error) => vec![Test::failed("start", error.to_string())],
-        };
-        let test = Test::group(name, tests);
+    in_lanes(lanes, &rungs, work, |rung, number, test| {
+        let name = rung.name;
         let counts = test.counts();
         skipped_rung |= counts.passed + counts.failed == 0;
         total += counts;
         print(test.write(&mut out, number, 0))?;
-        let summary = ktap::summary(counts);
-        let elapsed = start.elapsed().as_secs();
-        progress::say(&format!("tests: {name}: {summary} in {elapsed} s"));
         ends.extend(test.failures().iter().map(|name| format!("failed: {name}")));
         if counts.failed > 0 {
             ends.push(format!("rung {name} has failed; {}", logs(&results, name)?));
         }
-    }
+        Ok(())
+    })?;
     for line in ends {
         print(writeln!(out, "# {line}"))?;
     }
@@ -324,6 +322,48 @@ pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
     print(writeln!(out, "{}", ktap::summary(total)))?;
     let strict = env::var("CI").is_ok_and(|ci| ci == "true");
     Ok(u8::from(total.failed > 0 || (strict && skipped_rung)))
+}
+
+/// How many rungs run at a time: a machine that searches its memory, or waits, keeps no more than one
+/// processor busy.
+fn lanes() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get().min(2))
+}
+
+/// Does `work` for each item, in so many threads, and has `done` told of the results in the items'
+/// order, each with its number.
+fn in_lanes<T: Sync, R: Send>(
+    lanes: usize,
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+    mut done: impl FnMut(&T, usize, R) -> Result<()>,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let (sender, results) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            scope.spawn(move || loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(index) else { break };
+                if sender.send((index, work(item))).is_err() {
+                    // `done` has failed.
+                    break;
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut due = 0;
+        for (index, result) in results {
+            early.insert(index, result);
+            while let Some(result) = early.remove(&due) {
+                due += 1;
+                done(&items[due - 1], due, result)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Builds what takes long and the boots of these rungs need.
@@ -414,6 +454,25 @@ impl Write for Both {
 impl Rung {
     pub fn named(name: &str) -> Option<&'static Self> {
         RUNGS.iter().find(|rung| rung.name == name)
+    }
+
+    /// Runs all tests, and says how long it takes.
+    fn tested(&self, cache: &Cache, tree: &Path, results: &Path) -> Test {
+        let name = self.name;
+        progress::say(&format!("tests: {name} (about {} s)", self.seconds));
+        let start = Instant::now();
+        let tests = match self.run(cache, tree, results, None) {
+            Ok(mut tests) => {
+                tests.push(skips(&tests, self.skips));
+                tests
+            }
+            Err(error) => vec![Test::failed("start", error.to_string())],
+        };
+        let test = Test::group(name, tests);
+        let summary = ktap::summary(test.counts());
+        let elapsed = start.elapsed().as_secs();
+        progress::say(&format!("tests: {name}: {summary} in {elapsed} s"));
+        test
     }
 
     /// Runs the tests, all or those with `filter` in their names, and keeps their output in
@@ -708,6 +767,36 @@ mod tests {
             format!("its logs: {}/a.out", dir.display())
         );
         fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn results_come_in_order_whatever_is_done_first() {
+        // The first is the last to end: it waits for all the others.
+        let ended = AtomicUsize::new(0);
+        let work = |item: &usize| {
+            while *item == 0 && ended.load(Ordering::Acquire) < 4 {
+                thread::yield_now();
+            }
+            ended.fetch_add(1, Ordering::Release);
+            item * 10
+        };
+        let mut told = Vec::new();
+        in_lanes(2, &[0, 1, 2, 3, 4], work, |item, number, result| {
+            told.push((*item, number, result));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(
+            told,
+            [(0, 1, 0), (1, 2, 10), (2, 3, 20), (3, 4, 30), (4, 5, 40)]
+        );
+        let failed = in_lanes(
+            1,
+            &[0, 1],
+            |item| *item,
+            |_, _, _| Err(Error::new("test", "it fails", "")),
+        );
+        assert!(failed.is_err());
     }
 
     #[test]
