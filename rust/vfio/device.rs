@@ -10,6 +10,7 @@ use crate::{
     lease::Lease,
     memory,
     zpci::{
+        Attempts,
         Function,
         Refusal,
         Zdev, //
@@ -222,8 +223,12 @@ impl<'a, T> Call<'a, T> {
     /// `f` it fails with `EFAULT`. Others wait for `f` to end, so it must neither sleep nor
     /// allocate.
     ///
+    /// While the function is busy, `f` is called again, each time with another lease: so the host
+    /// gets the device lock in between. It goes on with what has not been done yet.
+    ///
     /// # Errors
     ///
+    /// - `EBUSY` if the function stayed busy for at least 1 ms and 100 calls of `f`, or for 5 s.
     /// - `EIO` if the memory space is not accessible: PCI_COMMAND has it disabled, the function is
     ///   in a low-power state or has failed permanently.
     /// - `EINTR` if the task was killed while it waited.
@@ -232,14 +237,20 @@ impl<'a, T> Call<'a, T> {
     #[inline]
     pub fn with_lease<R>(
         &mut self,
-        f: impl for<'f> FnOnce(&'f Function<'f>) -> Result<R, Refusal>,
+        mut f: impl for<'f> FnMut(&'f Function<'f>) -> Result<R, Refusal>,
     ) -> Result<R> {
         let device = self.device;
         let memory = || memory::Guard::new(&device.core);
-        let result = device.lease.with(device.lock(), memory, |inside| {
-            // SAFETY: `zdev` and the lease are those of the same device.
-            f(&unsafe { Function::new(device.zdev, inside) })
-        })?;
-        Ok(result?)
+        let mut attempts = Attempts::first();
+        loop {
+            let result = device.lease.with(device.lock(), memory, |inside| {
+                // SAFETY: `zdev` and the lease are those of the same device.
+                f(&unsafe { Function::new(device.zdev, inside, attempts.number()) })
+            })?;
+            match result {
+                Err(Refusal::Busy) if attempts.another() => {}
+                result => return Ok(result?),
+            }
+        }
     }
 }

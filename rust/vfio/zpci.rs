@@ -26,11 +26,14 @@ use kernel::{
     types::Opaque, //
 };
 
-/// How long, at least, an instruction is repeated while the function is busy.
+/// How long, at least, a function must have been busy before it counts as busy.
 const BUSY_TIME: Delta = Delta::from_millis(1);
 
-/// How often, at least, an instruction is issued before the function counts as busy.
+/// How often, at least, it must have said so, unless that takes longer than [`BUSY_LIMIT`].
 const BUSY_TRIES: u32 = 100;
+
+/// How long a function that takes its time to say that it is busy is asked again.
+const BUSY_LIMIT: Delta = Delta::from_secs(5);
 
 /// Set in a function handle while the function is enabled.
 const ENABLED: u32 = 1 << 31;
@@ -143,17 +146,22 @@ pub fn max_store_block(device: &pci::Device<device::Bound>) -> u16 {
 pub struct Function<'a> {
     zdev: Zdev,
     inside: &'a lease::Inside<'a>,
+    attempt: u32,
 }
 
 impl<'a> Function<'a> {
-    /// The function with `zdev`.
+    /// The function with `zdev`, for an `attempt` (the first is 1).
     ///
     /// # Safety
     ///
     /// `inside` is about the lease of this function.
     #[inline]
-    pub(crate) unsafe fn new(zdev: Zdev, inside: &'a lease::Inside<'a>) -> Self {
-        Self { zdev, inside }
+    pub(crate) unsafe fn new(zdev: Zdev, inside: &'a lease::Inside<'a>, attempt: u32) -> Self {
+        Self {
+            zdev,
+            inside,
+            attempt,
+        }
     }
 
     /// Issues one PCI STORE BLOCK: all of `block`, or nothing, goes to `offset` of address space
@@ -211,7 +219,7 @@ impl<'a> Function<'a> {
         space: u8,
         len: u16,
         offset: u64,
-        once: impl Fn(u64) -> c_int + Copy,
+        once: impl FnOnce(u64) -> c_int,
     ) -> Result<(), Refusal> {
         self.inside.debug_check();
 
@@ -224,20 +232,16 @@ impl<'a> Function<'a> {
 
         // `ZPCI_CREATE_REQ()`
         let req = u64::from(handle) << 32 | u64::from(space) << 16 | u64::from(len);
-        let mut answer = Answer(once(req));
-        let mut tries = 1;
-        if answer.is_busy() {
-            (answer, tries) = repeat(once, req);
-        }
+        let answer = Answer(once(req));
         if trace_enabled() {
-            self.trace(name, req, offset, answer, tries);
+            self.trace(name, req, offset, answer);
         }
         answer.into_result()
     }
 
     /// Tracepoint `zpci_vfio_pci_insn`.
     #[cold]
-    fn trace(&self, name: u8, req: u64, offset: u64, answer: Answer, tries: u32) {
+    fn trace(&self, name: u8, req: u64, offset: u64, answer: Answer) {
         #[cfg(CONFIG_TRACEPOINTS)]
         // SAFETY: The arguments are plain values.
         unsafe {
@@ -247,11 +251,11 @@ impl<'a> Function<'a> {
                 req,
                 offset,
                 answer.0,
-                tries,
+                self.attempt,
             )
         };
         #[cfg(not(CONFIG_TRACEPOINTS))]
-        let _ = (name, req, offset, answer, tries);
+        let _ = (name, req, offset, answer);
     }
 }
 
@@ -276,14 +280,6 @@ fn trace_enabled() -> bool {
 struct Answer(c_int);
 
 impl Answer {
-    /// Condition code 2.
-    const BUSY: Self = Self(2);
-
-    #[inline]
-    fn is_busy(self) -> bool {
-        self.condition_code() == Self::BUSY.0
-    }
-
     /// 0 to 3, or another number after a program exception.
     #[inline]
     fn condition_code(self) -> c_int {
@@ -305,23 +301,42 @@ impl Answer {
     }
 }
 
-/// Issues an instruction again until the function is not busy any more, but not for ever.
-///
-/// Returns the last answer, and how often the instruction has been issued, the first time included.
-#[cold]
-fn repeat(once: impl Fn(u64) -> c_int, req: u64) -> (Answer, u32) {
-    let since = Instant::<Monotonic>::now();
-    let mut answer = Answer::BUSY;
-    let mut tries = 1;
-    while answer.is_busy()
-        && (tries < BUSY_TRIES || since.elapsed() < BUSY_TIME)
-        && !crate::killed()
-    {
-        udelay(Delta::from_micros(1));
-        answer = Answer(once(req));
-        tries += 1;
+/// The attempts of a call to have the function do something.
+pub(crate) struct Attempts {
+    /// The number of the present one.
+    number: u32,
+    /// When the first was over.
+    since: Option<Instant<Monotonic>>,
+}
+
+impl Attempts {
+    /// The first one.
+    #[inline]
+    pub(crate) const fn first() -> Self {
+        Self {
+            number: 1,
+            since: None,
+        }
     }
-    (answer, tries)
+
+    /// The number of the present one.
+    #[inline]
+    pub(crate) const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether there is another one, the function having been busy: for a while, but not for ever.
+    #[cold]
+    pub(crate) fn another(&mut self) -> bool {
+        let busy = self.since.get_or_insert_with(Instant::now).elapsed();
+        let again = busy < BUSY_TIME || (self.number < BUSY_TRIES && busy < BUSY_LIMIT);
+        if !again || crate::killed() {
+            return false;
+        }
+        self.number += 1;
+        udelay(Delta::from_micros(1));
+        true
+    }
 }
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]

@@ -56,16 +56,16 @@ impl Bars<ZpciVfioPci> for ByInstruction {
             limits
                 .check(bar, start, chunk.len() as u16)
                 .map_err(|_| EINVAL)?;
+            let mut loaded = 0;
             call.with_lease(|function| {
-                let mut rest = &mut *chunk;
-                let mut at = start;
-                while !rest.is_empty() {
+                while loaded < chunk.len() {
+                    let at = start + loaded as u64;
+                    let rest = &mut chunk[loaded..];
                     let width = longest_load(at, rest.len());
                     let value = function.load(bar, width, at)?.to_be_bytes();
-                    let bytes;
-                    (bytes, rest) = rest.split_at_mut(usize::from(width.bytes()));
+                    let bytes = &mut rest[..usize::from(width.bytes())];
                     bytes.copy_from_slice(&value[value.len() - bytes.len()..]);
-                    at += u64::from(width.bytes());
+                    loaded += bytes.len();
                 }
                 Ok(())
             })?;

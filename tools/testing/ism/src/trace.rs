@@ -28,16 +28,19 @@ pub(crate) fn during<T>(fid: u32, f: impl FnOnce() -> T) -> (T, Vec<Issued>) {
     control(EVENT, "1");
     let result = f();
     control(EVENT, "0");
+    (result, so_far(fid))
+}
+
+/// The instructions issued for the function `fid` since [`during`] has begun.
+pub(crate) fn so_far(fid: u32) -> Vec<Issued> {
     let text = fs::read_to_string(format!("{TRACING}/trace")).expect("the trace");
     assert!(!text.contains("LOST"), "the trace is complete");
     let ours = format!("fid={fid:08x}");
-    let issued = text
-        .lines()
+    text.lines()
         .filter_map(|line| line.split_once("zpci_vfio_pci_insn: "))
         .filter_map(|(_, event)| event.strip_prefix(&ours))
         .map(|event| parse(event).unwrap_or_else(|| panic!("not understood: {event}")))
-        .collect();
-    (result, issued)
+        .collect()
 }
 
 fn parse(event: &str) -> Option<Issued> {
