@@ -127,6 +127,12 @@ impl Figures {
             .iter()
             .map(|profile| profile.total().to_string());
         rows.push(["all".to_string()].into_iter().chain(totals).collect());
+        let helpers = self
+            .profiles
+            .iter()
+            .map(|profile| profile.helpers().to_string());
+        let name = "of these, in helpers".to_string();
+        rows.push([name].into_iter().chain(helpers).collect());
         simple_table(&rows, 1)
     }
 

@@ -53,6 +53,9 @@ const CALLERS: &[&str] = &[
     "vfio_device_fops_write",
 ];
 
+/// What the names of functions begin with that are only there for Rust to call.
+const HELPERS: &[&str] = &["rust_helper_", "vfio_helper_"];
+
 /// In the flags of a translated instruction: the CPU was in problem state.
 const PROBLEM_STATE: u32 = 1 << 17;
 
@@ -153,6 +156,15 @@ impl Profile {
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|part| part.instructions).sum()
     }
+
+    /// How many are in functions around what C has inline.
+    pub fn helpers(&self) -> u64 {
+        let functions = self.parts.iter().flat_map(|part| &part.functions);
+        functions
+            .filter(|(name, _)| HELPERS.iter().any(|helper| name.starts_with(helper)))
+            .map(|(_, count)| count)
+            .sum()
+    }
 }
 
 /// Address and flags of an instruction: `Trace 0: 0x... [cs_base/pc/flags/cflags] ...`.
@@ -222,7 +234,7 @@ mod tests {
         0000000000003000 T pin_user_pages_fast\n\
         0000000000003800 t gup_fast\n\
         0000000000004000 T mutex_trylock\n\
-        0000000000005000 T other\n\
+        0000000000005000 T rust_helper_other\n\
         0000000000008000 t rw\t[twin]\n\
         0000000000009000 t rw\t[peer]\n";
 
@@ -251,6 +263,7 @@ mod tests {
         let counts: Vec<_> = profile.parts.iter().map(|part| part.instructions).collect();
         assert_eq!(counts, [7, 2, 3, 0, 4]);
         assert_eq!(profile.total(), request.len() as u64);
+        assert_eq!(profile.helpers(), 1);
         let functions = &profile.parts[PIN].functions;
         let wanted = [("pin_user_pages_fast", 1), ("gup_fast", 1), ("rw", 1)];
         assert_eq!(
