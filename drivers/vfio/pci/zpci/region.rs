@@ -85,6 +85,8 @@ impl Region<ZpciVfioPci> for ZpciIo {
     }
 }
 
+// Always, so that the request need not go through memory: 2 % of all that a store takes.
+#[inline(always)]
 fn issue(call: &mut Call<'_, ZpciVfioPci>, request: &Request) -> Result {
     let Request {
         len, bar, offset, ..
