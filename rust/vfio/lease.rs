@@ -310,7 +310,10 @@ impl Inside<'_> {
 #[kunit_tests(zpci_vfio_pci_lease)]
 mod tests {
     use super::*;
-    use crate::bindings;
+    use crate::{
+        bindings,
+        wait_queue::as_killed, //
+    };
     use kernel::types::Opaque;
 
     /// A PCI function of which nothing works but the device lock.
@@ -417,14 +420,29 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_after_a_while_when_it_is_not() -> Result {
+    fn waiting_ends_after_5_seconds_when_it_is_not() -> Result {
         let (function, lease) = (function()?, lease()?);
         let lock = device_lock(&function);
 
         assert!(lock.try_lock());
         let since = Instant::now();
         assert!(lease.wait(lock, since) == Err(EAGAIN));
-        assert!(since.elapsed() >= PATIENCE);
+        let time = since.elapsed();
+        assert!(time >= Delta::from_secs(5));
+        // That it is not far more, on a machine that may be busy.
+        assert!(time < Delta::from_secs(10));
+        // SAFETY: Locked above.
+        unsafe { lock.unlock() };
+        Ok(())
+    }
+
+    #[test]
+    fn waiting_ends_when_the_task_is_killed() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let lock = device_lock(&function);
+
+        assert!(lock.try_lock());
+        assert!(as_killed(|| lease.wait(lock, Instant::now())) == Err(EINTR));
         // SAFETY: Locked above.
         unsafe { lock.unlock() };
         Ok(())

@@ -69,3 +69,33 @@ impl Map {
         }
     }
 }
+
+#[cfg(all(
+    CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST,
+    CONFIG_ZPCI_VFIO_PCI_DEBUG,
+    CONFIG_LOCKDEP
+))]
+#[kunit_tests(zpci_vfio_pci_lockdep)]
+mod tests {
+    use super::*;
+    use kernel::static_lock_class;
+
+    #[test]
+    fn lockdep_knows_who_is_inside() -> Result {
+        let map = KBox::pin_init(
+            Map::new(c"zpci_vfio_pci: test", static_lock_class!()),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The map is initialized.
+        let is_held = || unsafe { bindings::lock_is_held_type(map.map.get(), -1) == 1 };
+
+        assert!(!is_held());
+        map.enter();
+        assert!(is_held());
+        map.leave();
+        assert!(!is_held());
+        // Nobody is inside, so there is nothing to complain of.
+        map.wait();
+        Ok(())
+    }
+}

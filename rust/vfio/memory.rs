@@ -90,14 +90,36 @@ impl Drop for Guard<'_> {
 #[kunit_tests(zpci_vfio_pci_memory)]
 mod tests {
     use super::*;
+    use crate::wait_queue::as_killed;
     use core::cell::Cell;
     use kernel::static_lock_class;
 
     const D0: c_int = 0;
     const D3HOT: c_int = 3;
 
+    /// The count of a rw_semaphore that is held for write (`RWSEM_WRITER_LOCKED`).
+    const HELD_FOR_WRITE: i64 = 1;
+
+    /// Whether page faults are disabled for this task.
+    fn faults_are_disabled() -> bool {
+        // SAFETY: The current task is there, and only it changes the number.
+        unsafe { (*bindings::get_current()).pagefault_disabled != 0 }
+    }
+
     /// What [`Guard::new`] says about a device of which only that works which it looks at.
     fn guard(command: u32, power: c_int, state: bindings::pci_channel_state_t) -> Result {
+        guarded(0, command, power, state, || ())
+    }
+
+    /// What `f` returns under such a guard. The count of `memory_lock` is `held`, by somebody whom
+    /// lockdep does not know.
+    fn guarded<R>(
+        held: i64,
+        command: u32,
+        power: c_int,
+        state: bindings::pci_channel_state_t,
+        f: impl FnOnce() -> R,
+    ) -> Result<R> {
         let core = KBox::<Opaque<bindings::vfio_pci_core_device>>::init(
             pin_init::init_zeroed(),
             GFP_KERNEL,
@@ -122,11 +144,14 @@ mod tests {
                 static_lock_class!().as_ptr(),
             );
         }
-        let result = Guard::new(&core).map(drop);
+        // SAFETY: The lock is initialized, and nobody else uses it.
+        unsafe { (*raw).memory_lock.count.counter = held };
+        let result = Guard::new(&core).map(|_guard| f());
 
         // SAFETY: The lock is initialized.
         unsafe {
             let lock = &raw mut (*raw).memory_lock;
+            (*lock).count.counter -= held;
             assert!(bindings::down_write_trylock(lock) == 1);
             bindings::up_write(lock);
         }
@@ -138,6 +163,26 @@ mod tests {
         let normal = bindings::pci_channel_io_normal;
         assert!(guard(bindings::PCI_COMMAND_MEMORY, D0, normal) == Ok(()));
         assert!(guard(!bindings::PCI_COMMAND_MEMORY, D0, normal) == Err(EIO));
+    }
+
+    #[test]
+    fn a_killed_task_does_not_wait_for_memory_lock() {
+        let normal = bindings::pci_channel_io_normal;
+        let command = bindings::PCI_COMMAND_MEMORY;
+        let guard = || guarded(HELD_FOR_WRITE, command, D0, normal, || ());
+        assert!(as_killed(guard) == Err(EINTR));
+    }
+
+    #[test]
+    fn page_faults_are_disabled_meanwhile() {
+        let guard = |command| {
+            let normal = bindings::pci_channel_io_normal;
+            guarded(0, command, D0, normal, faults_are_disabled)
+        };
+        assert!(guard(bindings::PCI_COMMAND_MEMORY) == Ok(true));
+        assert!(!faults_are_disabled());
+        assert!(guard(!bindings::PCI_COMMAND_MEMORY) == Err(EIO));
+        assert!(!faults_are_disabled());
     }
 
     #[test]

@@ -114,3 +114,46 @@ fn raise(number: &Atomic<u64>, value: u64) {
         }
     }
 }
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_stats)]
+mod tests {
+    use super::*;
+
+    fn stats() -> Result<Pin<KBox<Stats>>> {
+        KBox::pin_init(Stats::new(u32::MAX), GFP_KERNEL)
+    }
+
+    #[test]
+    fn waits_are_counted_and_the_longest_is_kept() -> Result {
+        let stats = stats()?;
+        for time in [3, 5, 4] {
+            stats.waited(Delta::from_nanos(time));
+        }
+        assert!(stats.waits.load(Relaxed) == 3);
+        assert!(stats.longest_wait_ns.load(Relaxed) == 5);
+        assert!(stats.ticks.load(Relaxed) == 0);
+        Ok(())
+    }
+
+    #[test]
+    fn ticks_are_counted() -> Result {
+        let stats = stats()?;
+        stats.tick();
+        stats.tick();
+        assert!(stats.ticks.load(Relaxed) == 2);
+        assert!(stats.waits.load(Relaxed) == 0);
+        Ok(())
+    }
+
+    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+    #[test]
+    fn the_most_requests_inside_are_kept() -> Result {
+        let stats = stats()?;
+        for inside in [1, 3, 2] {
+            stats.inside(inside);
+        }
+        assert!(stats.most_inside.load(Relaxed) == 3);
+        Ok(())
+    }
+}

@@ -81,6 +81,7 @@ impl WaitQueue {
 #[kunit_tests(zpci_vfio_pci_wait)]
 mod tests {
     use super::*;
+    use crate::wait_queue::as_killed;
     use core::cell::Cell;
     use kernel::static_lock_class;
 
@@ -101,6 +102,15 @@ mod tests {
     #[test]
     fn false_condition_times_out() -> Result {
         assert!(queue()?.wait_killable(2, || false) == Woken::TimedOut);
+        Ok(())
+    }
+
+    #[test]
+    fn a_killed_task_does_not_wait() -> Result {
+        let queue = queue()?;
+        let wait = |condition| as_killed(|| queue.wait_killable(2, || condition));
+        assert!(wait(false) == Woken::Killed);
+        assert!(wait(true) == Woken::True);
         Ok(())
     }
 

@@ -127,3 +127,27 @@ impl Place<'_> {
         flags & bindings::WQ_FLAG_WOKEN != 0
     }
 }
+
+/// What `f` returns in a task that has been killed: this one, a kernel thread, to which nothing else
+/// happens. For tests.
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+pub(crate) fn as_killed<R>(f: impl FnOnce() -> R) -> R {
+    /// What kernel threads have instead of a handler: `SIG_IGN`, and `SIG_KTHREAD` after
+    /// `allow_signal()`.
+    const IGNORED: usize = 1;
+    const ALLOWED: usize = 2;
+    let handle = |how: usize| {
+        // SAFETY: A number in the place of a function that is never called.
+        let how = unsafe { core::mem::transmute::<usize, bindings::__sighandler_t>(how) };
+        // SAFETY: Changes this task only.
+        unsafe { bindings::kernel_sigaction(bindings::SIGKILL as c_int, how) }
+    };
+
+    handle(ALLOWED);
+    // SAFETY: The current task is there.
+    unsafe { bindings::send_sig(bindings::SIGKILL as c_int, bindings::get_current(), 1) };
+    let result = f();
+    // Takes the signal back, too.
+    handle(IGNORED);
+    result
+}
