@@ -277,3 +277,135 @@ macro_rules! module_vfio_pci_driver {
         ::kernel::module_driver!(<T>, $crate::driver::Adapter<T>, { $($f)* });
     };
 }
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+#[kunit_tests(zpci_vfio_pci_driver)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+
+    /// A driver, and the first device that is bound to it.
+    struct Bound {
+        driver: *const bindings::pci_driver,
+        device: *mut bindings::device,
+        core: *const bindings::vfio_pci_core_device,
+    }
+
+    impl Bound {
+        /// A function of a driver of the VFIO core; nothing if it has none.
+        fn to(name: &CStr) -> Option<Self> {
+            // SAFETY: The name is a string, and `driver` is used as long as its module is loaded,
+            // which the reference to its device sees to.
+            unsafe {
+                let bus = &raw const bindings::pci_bus_type;
+                let driver = bindings::driver_find(name.as_char_ptr(), bus);
+                if driver.is_null() {
+                    return None;
+                }
+                let device = bindings::driver_find_device(
+                    driver,
+                    core::ptr::null_mut(),
+                    core::ptr::null(),
+                    Some(bindings::device_match_any),
+                );
+                (!device.is_null()).then(|| Self {
+                    driver: container_of!(driver, bindings::pci_driver, driver),
+                    device,
+                    core: bindings::dev_get_drvdata(device).cast(),
+                })
+            }
+        }
+    }
+
+    impl Drop for Bound {
+        fn drop(&mut self) {
+            // SAFETY: `driver_find_device()` has got the reference.
+            unsafe { bindings::put_device(self.device) }
+        }
+    }
+
+    /// A function that is bound to vfio-pci, and one that is bound to this driver. Where the test
+    /// is loaded without them, it is skipped.
+    fn both() -> Option<[Bound; 2]> {
+        let both = Bound::to(c"vfio-pci").zip(Bound::to(c"zpci_vfio_pci"));
+        if both.is_none() {
+            // SAFETY: This is a test.
+            unsafe {
+                (*bindings::kunit_get_current_test()).status = bindings::kunit_status_KUNIT_SKIPPED;
+            }
+        }
+        both.map(<[_; 2]>::from)
+    }
+
+    /// A structure of pointers, as numbers.
+    ///
+    /// # Safety
+    ///
+    /// `of` is valid, and has nothing but pointers.
+    unsafe fn pointers<T, const N: usize>(of: *const T) -> [usize; N] {
+        const_assert!(size_of::<T>() == size_of::<[usize; N]>());
+        // SAFETY: By the safety requirements.
+        unsafe { of.cast::<[usize; N]>().read() }
+    }
+
+    #[test]
+    fn device_operations_are_those_of_vfio_pci() {
+        type Ops = bindings::vfio_device_ops;
+        const N: usize = size_of::<Ops>() / size_of::<usize>();
+        /// What each driver has of its own.
+        const OWN: [usize; 4] = [
+            offset_of!(Ops, name),
+            offset_of!(Ops, init),
+            offset_of!(Ops, release),
+            offset_of!(Ops, open_device),
+        ];
+        let Some(both) = both() else { return };
+
+        // SAFETY: The devices are bound, thus registered.
+        let [theirs, ours] = both
+            .each_ref()
+            .map(|bound| unsafe { pointers::<_, N>((*bound.core).vdev.ops) });
+        for (at, (theirs, ours)) in theirs.into_iter().zip(ours).enumerate() {
+            if OWN.contains(&(at * size_of::<usize>())) {
+                assert!(theirs != 0 && ours != 0);
+            } else {
+                assert!(theirs == ours);
+            }
+        }
+    }
+
+    #[test]
+    fn pci_operations_are_those_of_vfio_pci() {
+        type Ops = bindings::vfio_pci_device_ops;
+        const N: usize = size_of::<Ops>() / size_of::<usize>();
+        let Some(both) = both() else { return };
+
+        // SAFETY: The devices are bound, thus registered.
+        let [theirs, ours] = both
+            .each_ref()
+            .map(|bound| unsafe { (*bound.core).pci_ops });
+        assert!(!theirs.is_null() && !ours.is_null());
+        // SAFETY: As vfio-pci does, so do we: they are static.
+        let [theirs, ours] = [theirs, ours].map(|ops| unsafe { pointers::<_, N>(ops) });
+        // An inline function is another one in each module.
+        assert!(theirs.map(|op| op != 0) == ours.map(|op| op != 0));
+    }
+
+    #[test]
+    fn driver_is_as_vfio_pci_but_for_sriov() {
+        let Some(both) = both() else { return };
+        // SAFETY: The drivers are registered, see `Bound`.
+        let [theirs, ours] = both.each_ref().map(|bound| unsafe { &*bound.driver });
+
+        assert!(ours.err_handler == theirs.err_handler && !ours.err_handler.is_null());
+        assert!(ours.driver_managed_dma && theirs.driver_managed_dma);
+        assert!(ours.groups == theirs.groups && ours.dev_groups == theirs.dev_groups);
+        assert!(ours.suspend.is_none() && theirs.suspend.is_none());
+        assert!(ours.resume.is_none() && theirs.resume.is_none());
+        assert!(ours.shutdown.is_none() && theirs.shutdown.is_none());
+        // Left out on purpose.
+        assert!(ours.sriov_configure.is_none() && theirs.sriov_configure.is_some());
+        // Its module cannot be unloaded while a device is open.
+        assert!(!ours.driver.owner.is_null());
+    }
+}

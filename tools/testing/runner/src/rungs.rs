@@ -54,9 +54,9 @@ enum Kind {
 
 struct Boot {
     flavour: Flavour,
-    /// Whether one test, if it is asked for alone, finds the same on the release kernel, which
-    /// boots faster.
-    release_for_one: bool,
+    /// Whether a test, if it is asked for alone, finds the same on the release kernel, which boots
+    /// faster.
+    release_for_one: fn(&str) -> bool,
     /// One CPU whose clock counts instructions, however busy this machine is.
     exact: bool,
     /// Its PCI functions.
@@ -77,7 +77,7 @@ struct Boot {
 /// A boot, as most tests want it.
 const BOOT: Boot = Boot {
     flavour: Flavour::Debug,
-    release_for_one: false,
+    release_for_one: |_| false,
     exact: false,
     functions: &[qemu::NVME],
     trace: &[],
@@ -122,6 +122,14 @@ const TIMEOUT: &str = "1800";
 /// The same, if LONG is set.
 const LONG_TIMEOUT: &str = "14400";
 
+/// Loads the module, whose unit tests run then. They compare it with `vfio-pci`, so each of the two
+/// drivers has a function by then.
+const KUNIT: &str = "\
+cd /sys/bus/pci/devices &&
+echo vfio-pci >0001:00:00.0/driver_override &&
+echo zpci_vfio_pci >0004:00:00.0/driver_override &&
+modprobe -a vfio-pci zpci-vfio-pci";
+
 const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
@@ -152,7 +160,8 @@ const RUNGS: &[Rung] = &[
         seconds: 50,
         skips: &[],
         kind: Kind::Boot(Boot {
-            command: "modprobe zpci-vfio-pci",
+            functions: &[qemu::NVME, qemu::DISK],
+            command: KUNIT,
             results: Results::KernelLog,
             ..BOOT
         }),
@@ -162,8 +171,9 @@ const RUNGS: &[Rung] = &[
         seconds: 90,
         skips: &[("huge pages (hugetlb)", 1), ("huge pages (transparent)", 1)],
         kind: Kind::Boot(Boot {
-            release_for_one: true,
-            command: "modprobe zpci-vfio-pci && region-test",
+            // Where allocations fail is the debug kernel.
+            release_for_one: |name| !name.contains("ENOMEM"),
+            command: "modprobe zpci-vfio-pci && IN_ORDER=1 region-test",
             long: Some("--long"),
             ..BOOT
         }),
@@ -175,7 +185,7 @@ const RUNGS: &[Rung] = &[
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
             functions: &[qemu::NVME, qemu::DISK],
-            command: "client-test",
+            command: "IN_ORDER=1 client-test",
             ..BOOT
         }),
     },
@@ -238,7 +248,7 @@ const RUNGS: &[Rung] = &[
         seconds: 110,
         skips: &[],
         kind: Kind::Boot(Boot {
-            release_for_one: true,
+            release_for_one: |_| true,
             functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
             command: "modprobe zpci-vfio-pci && ism-test",
             ..BOOT
@@ -520,10 +530,9 @@ impl Boot {
         keep: &dyn Fn(&str) -> PathBuf,
         filter: Option<&str>,
     ) -> Result<Vec<Test>> {
-        let flavour = if self.release_for_one && filter.is_some() {
-            Flavour::Release
-        } else {
-            self.flavour
+        let flavour = match filter {
+            Some(name) if (self.release_for_one)(name) => Flavour::Release,
+            _ => self.flavour,
         };
         let guest = Guest::get(cache, flavour, tree)?;
         let long = self.long.filter(|_| vm::var("LONG").is_some());
@@ -570,7 +579,11 @@ impl Boot {
         let output = String::from_utf8_lossy(&output);
         let mut tests = match self.results {
             Results::Output => ktap::parse(&output),
-            Results::KernelLog => ktap::parse(&outcome.since_command),
+            Results::KernelLog => {
+                let mut tests = ktap::parse(&outcome.since_command);
+                tests.push(unit_tests(tree, &tests)?);
+                tests
+            }
             Results::Comparison => conformance::compare(&output),
             Results::Bare => {
                 let program = scratch.path("bare");
@@ -626,6 +639,25 @@ fn output(command: &mut Command, log: &Path) -> Result<(String, bool)> {
         String::from_utf8_lossy(&text).into_owned(),
         status.success(),
     ))
+}
+
+/// Fails if a suite of unit tests in the module's sources is not among those that were run.
+fn unit_tests(tree: &Path, tests: &[Test]) -> Result<Test> {
+    let mut objections = Vec::new();
+    for dir in ["rust/vfio", "drivers/vfio/pci/zpci"] {
+        let dir = tree.join(dir);
+        let step = || format!("reading {}", dir.display());
+        for entry in fs::read_dir(&dir).context(step())? {
+            let text = fs::read_to_string(entry.context(step())?.path()).context(step())?;
+            for suite in text.split("#[kunit_tests(").skip(1) {
+                let suite = suite.split(')').next().unwrap_or_default();
+                if !tests.iter().any(|test| test.name == suite) {
+                    objections.push(format!("not run: {suite}"));
+                }
+            }
+        }
+    }
+    Ok(Test::check("all suites were run", objections))
 }
 
 /// A failure if no test was run: what the boot was made for has not been shown.
