@@ -20,7 +20,7 @@ use vfio::{
     zpci::Width, //
 };
 
-/// How many bytes are loaded with one lease, at most: 16 loads, if they are aligned.
+/// How many bytes are loaded with one lease, at most: 16 loads if they are aligned, else up to 19.
 const CHUNK: usize = 128;
 
 /// Accesses BARs by zPCI instructions.
@@ -129,5 +129,23 @@ mod tests {
         assert!(longest_load(14, 100) == Width::HALFWORD);
         assert!(longest_load(13, 100) == Width::BYTE);
         assert!(longest_load(16, 1) == Width::BYTE);
+    }
+
+    /// How many loads it takes from `at` on.
+    fn loads(mut at: u64, mut left: usize) -> u32 {
+        let mut loads = 0;
+        while left > 0 {
+            let width = longest_load(at, left).bytes();
+            at += u64::from(width);
+            left -= usize::from(width);
+            loads += 1;
+        }
+        loads
+    }
+
+    #[test]
+    fn at_most_19_loads_are_issued_with_one_lease() {
+        assert!(loads(0, CHUNK) == 16);
+        assert!((0..8).map(|at| loads(at, CHUNK)).max() == Some(19));
     }
 }
