@@ -84,6 +84,36 @@ pub(crate) fn ioeventfd(device: &Device, position: u64, event: impl AsFd) -> Res
     result(ret as isize).map(drop)
 }
 
+/// Commands on a VFIO device whose structures begin with their own size and have no pointer in them.
+#[derive(Clone, Copy)]
+pub(crate) enum Command {
+    GetIrqInfo = 109,
+    GetPciHotResetInfo = 112,
+    AttachIommufdPt = 119,
+    DetachIommufdPt = 120,
+    /// With a request that reads or probes a feature, and sets none.
+    Feature = 117,
+    /// There is no such command.
+    Unknown = 127,
+}
+
+/// Gives a command to a device, with a structure in which `fields` follow the size.
+///
+/// Returns the structure as the kernel leaves it.
+pub(crate) fn command(
+    device: &Device,
+    command: Command,
+    fields: &[u32],
+) -> Result<Vec<u32>, Errno> {
+    let size = 4 * (1 + fields.len() as u32);
+    let mut argument = [&[size], fields].concat();
+    let number = libc::Ioctl::from(b';') << 8 | command as libc::Ioctl;
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: The kernel stays within the size, which it is told.
+    let ret = unsafe { libc::ioctl(fd, number, argument.as_mut_ptr()) };
+    result(ret as isize).map(|_| argument)
+}
+
 fn result(ret: isize) -> Result<usize, Errno> {
     usize::try_from(ret).map_err(|_| {
         let error = std::io::Error::last_os_error();

@@ -9,6 +9,7 @@
 mod bars;
 mod calls;
 mod client;
+mod generic;
 mod ism;
 mod kernel_log;
 mod machine;
@@ -20,7 +21,12 @@ use ktap::Test;
 use std::process::ExitCode;
 
 fn run(filter: &str) -> ExitCode {
-    let tests = [refused::tests(), region::tests(), bars::tests(filter)];
+    let tests = [
+        generic::tests(),
+        refused::tests(),
+        region::tests(),
+        bars::tests(filter),
+    ];
     ktap::run(tests.into_iter().flatten().collect(), filter, Test::run)
 }
 
