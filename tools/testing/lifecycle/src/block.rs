@@ -2,7 +2,7 @@
 
 //! A request whose memory does not come delays nobody, and its thread can be killed.
 
-use crate::{child::LIMIT, host::Host, stats, vmm::Vmm};
+use crate::{child::LIMIT, host::Host, vmm::Vmm};
 use ktap::{test, Outcome, Test};
 use std::time::Duration;
 
@@ -68,8 +68,7 @@ fn blocked(meanwhile: impl Fn(&mut Vmm) -> Outcome) -> Outcome {
 
 /// Kills the VMM, whose thread is still blocked: the page has not come.
 fn kill(vmm: Vmm) {
-    let limit = Duration::from_millis(if stats::is_debug() { 1000 } else { 100 });
     let time = vmm.kill(LIMIT);
     println!("# it died within {time:?}");
-    assert!(time <= limit, "that is above {limit:?}");
+    assert!(time <= SOON, "that is above {SOON:?}");
 }

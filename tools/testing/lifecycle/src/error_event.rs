@@ -11,7 +11,7 @@ use crate::{
 };
 use ktap::{test, Outcome, Skip, Test};
 use rustix::io::Errno;
-use std::{thread, time::Duration};
+use std::time::Instant;
 use vfio_zpci_io::{Access, Device};
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -34,7 +34,13 @@ pub(crate) fn tests() -> Vec<Test> {
             vmm.asked(LIMIT);
             // Nobody can report it: who wants to waits for the unbind.
             vmm.stray_dma();
-            thread::sleep(Duration::from_millis(500));
+            let end = Instant::now() + LIMIT;
+            while vmm.issue(1).ok > 0 {
+                assert!(
+                    Instant::now() < end,
+                    "the function gets into its error state"
+                );
+            }
             refused(&vmm.issue(20), 20);
             let requests = vmm.stop();
             refused(&requests, requests.failures());

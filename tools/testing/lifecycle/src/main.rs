@@ -17,9 +17,11 @@ mod contention;
 mod cycles;
 mod error_event;
 mod host;
+mod numbers;
 mod nvme;
 mod removal;
 mod reset;
+mod state;
 mod stats;
 mod suite;
 mod tally;
@@ -40,7 +42,9 @@ const THREADS: [(usize, &str); 3] = [(1, "1 thread"), (4, "4 threads"), (16, "16
 /// form does the same as the short one, more often and with more threads.
 fn tests(long: bool) -> Vec<Test> {
     [
+        numbers::tests(),
         reset::tests(long),
+        state::tests(),
         contention::tests(),
         block::tests(),
         closing::tests(),

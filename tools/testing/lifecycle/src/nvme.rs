@@ -28,6 +28,23 @@ const DOORBELL: u64 = 0x1000;
 /// lies outside of the window does not reach the machine's IOMMU.)
 const NOWHERE: u64 = 0x1_0100_0000;
 
+/// Sizes of queue entries: what a user may well leave in the configuration, and a reset removes.
+const CC_MARK: u32 = 6 << 16 | 4 << 20;
+
+/// Leaves something in the controller that a reset removes.
+pub(crate) fn mark(region: &ZpciIo<impl DeviceFile>) -> Result<(), i32> {
+    store32(region, CC, CC_MARK)?;
+    is_marked(region)
+}
+
+/// Whether it is still there: fails with `ENODATA` if not.
+pub(crate) fn is_marked(region: &ZpciIo<impl DeviceFile>) -> Result<(), i32> {
+    match load32(region, CC)? {
+        CC_MARK => Ok(()),
+        _ => Err(rustix::io::Errno::NODATA.raw_os_error()),
+    }
+}
+
 /// Has the controller fetch a command from memory that is not mapped for it.
 pub(crate) fn stray_dma(device: &Device, region: &ZpciIo<impl DeviceFile>) -> Result<(), i32> {
     device.enable_dma(true).map_err(|_| 0)?;

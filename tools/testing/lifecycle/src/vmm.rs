@@ -9,6 +9,7 @@ use crate::{
     child::{Child, LIMIT},
     tally::Tally,
 };
+use rustix::io::Errno;
 use std::time::Duration;
 
 use pace::Pace;
@@ -100,6 +101,21 @@ impl Vmm {
     #[track_caller]
     pub fn no_dma(&mut self) {
         self.call("no-dma", LIMIT).all_ok("no DMA");
+    }
+
+    /// Leaves something in the function that a reset removes.
+    #[track_caller]
+    pub fn mark(&mut self) {
+        self.call("mark", LIMIT).all_ok("the mark is there");
+    }
+
+    /// Whether what [`Self::mark`] has left is still in the function.
+    #[track_caller]
+    pub fn is_marked(&mut self) -> bool {
+        let answer = self.call("is-marked", LIMIT);
+        let gone = answer.failed_with(&[Errno::NODATA]);
+        assert_eq!(answer.ok + gone, 1, "{answer:#}");
+        gone == 0
     }
 
     /// Closes the device, whatever the threads are doing.

@@ -53,6 +53,11 @@ fn act(action: &[&str]) -> io::Result<()> {
         ["remove"] => fs::write(device.join("remove"), "1"),
         ["recover"] => fs::write(device.join("recover"), "1"),
         ["reset"] => fs::write(device.join("reset"), "1"),
+        // An empty line means none.
+        ["reset-methods", methods] => {
+            let methods = methods.trim_start_matches("none");
+            fs::write(device.join("reset_method"), format!("{methods}\n"))
+        }
         ["bind", driver] => function()?.bind(driver).map_err(error),
         ["load"] => load(),
         ["unload"] => unload(),

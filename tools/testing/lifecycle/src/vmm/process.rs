@@ -83,6 +83,8 @@ fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
             }),
             "block" => repeat(&|| block(&region).map_err(errno_of)),
             "stray-dma" => repeat(&|| nvme::stray_dma(&device, &region)),
+            "mark" => repeat(&|| nvme::mark(&region)),
+            "is-marked" => repeat(&|| nvme::is_marked(&region)),
             "no-dma" => repeat(&|| nvme::disable(&region)),
             "close" => repeat(&|| close(&device).map_err(errno_of)),
             "stop" => workers.stop(),
