@@ -7,6 +7,7 @@
 //! controllers: function 10 with a memory buffer, and function 40 with a disk.
 
 mod clients;
+mod module;
 mod tool;
 mod trace;
 mod zpci_io;
@@ -29,7 +30,12 @@ fn main() -> ExitCode {
         let status = Command::new("modprobe").arg(module).status();
         assert!(status.is_ok_and(|status| status.success()), "{module}");
     }
-    let tests = [tool::tests(), trace::tests(), clients::tests()];
+    let tests = [
+        module::tests(),
+        tool::tests(),
+        trace::tests(),
+        clients::tests(),
+    ];
     let tests = tests.into_iter().flatten().collect();
     ktap::run(tests, &filter, |test| test.run())
 }

@@ -66,6 +66,7 @@ pub(crate) const CLOSED: &[Closed] = &[
         name: "ENOMEM: no memory to open the device",
         run: |function| {
             let failing = Failing::new()?;
+            let before = enabled(function);
             let node = function.vfio_device().expect("sysfs").expect("a node");
             let mut failed = 0;
             failing.each(
@@ -78,7 +79,9 @@ pub(crate) const CLOSED: &[Closed] = &[
             );
             assert_ne!(failed, 0, "it needs memory");
             note(&format!("{failed} times ENOMEM"));
-            works(function)
+            works(function)?;
+            assert_eq!(enabled(function), before, "users of the function");
+            Ok(())
         },
     },
     Closed {
@@ -263,6 +266,11 @@ fn open(path: impl AsRef<Path>, flags: OFlags) -> OwnedFd {
     let path = path.as_ref();
     rustix::fs::open(path, flags, Mode::empty())
         .unwrap_or_else(|errno| panic!("{}: {errno}", path.display()))
+}
+
+/// How often the function has been enabled, and not disabled yet.
+fn enabled(function: &Function) -> u64 {
+    function.number("enable").expect("the number of users")
 }
 
 /// The function can be used.
