@@ -82,9 +82,6 @@ impl Fake {
     }
 
     fn execute(&self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(errno) = self.fail.get() {
-            return Err(errno.into());
-        }
         let word = |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().unwrap());
         let request = Request {
             flags: word(0),
@@ -97,6 +94,10 @@ impl Fake {
         };
         let address = request.gaddr as usize;
         let mut stored = Vec::new();
+        if let Some(errno) = self.fail.get() {
+            self.requests.borrow_mut().push((request, stored));
+            return Err(errno.into());
+        }
         if request.flags == abi::READ {
             let value = 0x1122_3344_5566_7788u64.to_be_bytes();
             // SAFETY: The sender of a load promises 8 bytes which the kernel may write.
