@@ -21,6 +21,8 @@ mod module;
 mod mutants;
 mod patched;
 mod progress;
+#[cfg(test)]
+mod promises;
 mod qemu;
 mod rungs;
 mod source;

@@ -28,12 +28,12 @@ use crate::{
     vm,
 };
 
-struct Mutant {
-    name: String,
+pub struct Mutant {
+    pub name: String,
     patch: PathBuf,
     defect: String,
-    rung: &'static Rung,
-    test: String,
+    pub rung: &'static Rung,
+    pub test: String,
     message: Option<String>,
 }
 
@@ -94,7 +94,8 @@ fn listed(objections: Result<Vec<String>>) -> Vec<String> {
     objections.unwrap_or_else(|error| vec![error.to_string()])
 }
 
-fn read(tree: &Path) -> Result<Vec<Mutant>> {
+/// The mutants, by name.
+pub fn read(tree: &Path) -> Result<Vec<Mutant>> {
     let dir = tree.join("tools/testing/mutants");
     let step = || format!("reading {}", dir.display());
     let mut patches = fs::read_dir(&dir)
