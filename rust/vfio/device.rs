@@ -68,8 +68,8 @@ impl<T> Device<T> {
         let device: &device::Device<device::Bound> = pdev.as_ref();
         // CAST: `device::Device` is a transparent wrapper of `struct device`.
         let device = core::ptr::from_ref(device).cast_mut().cast();
-        // SAFETY: The device is valid, `ops` static. The allocation is zeroed, has the size and (see
-        // above) the alignment of `Self`; the `init` operation fills it in.
+        // SAFETY: The device is valid, `ops` static. The allocation is zeroed, has the size and
+        // (see above) the alignment of `Self`; the `init` operation fills it in.
         let vdev =
             from_err_ptr(unsafe { bindings::_vfio_alloc_device(size_of::<Self>(), device, ops) })?;
         NonNull::new(vdev.cast()).ok_or(ENOMEM)

@@ -15,7 +15,7 @@
 //!   ([`zpci::Function`], [`device::Call::with_lease`]).
 //! - [`lease`]: how the device lock is held meanwhile, by this task or for it.
 //!
-//! //! The locking rules are in `Documentation/arch/s390/vfio-zpci-io-locking.rst`.
+//! The locking rules are in `Documentation/arch/s390/vfio-zpci-io-locking.rst`.
 
 #![crate_name = "vfio"]
 

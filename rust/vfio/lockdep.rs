@@ -3,8 +3,9 @@
 //! What lockdep cannot see by itself.
 //!
 //! `remove()` waits until user space has closed the device, a leader until the other requests have
-//! left the lease: waits without a lock. With `CONFIG_ZPCI_VFIO_PCI_DEBUG` lockdep is told of both, and
-//! of the device lock that is held meanwhile ([`crate::device_lock`]); else none of it costs anything.
+//! left the lease: waits without a lock. With `CONFIG_ZPCI_VFIO_PCI_DEBUG` lockdep is told of
+//! both, and of the device lock that is held meanwhile ([`crate::device_lock`]); without,
+//! nothing is executed for it.
 //!
 //! C header: [`include/linux/lockdep.h`](srctree/include/linux/lockdep.h)
 

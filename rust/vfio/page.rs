@@ -32,8 +32,9 @@ pub enum Access {
 
 /// Bytes of a page of the calling process.
 ///
-/// Pinned with `FOLL_PIN`, as the contents are accessed (`Documentation/core-api/pin_user_pages.rst`,
-/// case 5): a page of a protected guest is made accessible first, a copy-on-write page is unshared.
+/// Pinned with `FOLL_PIN`, as the contents are accessed (case 5 of
+/// `Documentation/core-api/pin_user_pages.rst`): a page of a protected guest is made accessible
+/// first, a copy-on-write page is unshared.
 ///
 /// The process, and whoever shares the page, may change the bytes at any time. They are only read
 /// and written as a whole, once, and never referenced.

@@ -48,8 +48,8 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Returns an initializer for the numbers of the zPCI function `fid`, which does not fail: where
-    /// debugfs does, the files are missing.
+    /// Returns an initializer for the numbers of the zPCI function `fid`, which does not fail:
+    /// where debugfs does, the files are missing.
     ///
     /// The directory is our own: the one of the VFIO core is gone when `remove()` starts to wait
     /// for user space, which is when the numbers are of interest.

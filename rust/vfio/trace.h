@@ -9,8 +9,8 @@
 
 /*
  * One line per instruction issued for a user: what was asked of which function and what it
- * answered. @result is ZPCI_INSN_RESULT(), or -ENXIO after a program exception, then @cc, too; @tries
- * is above 1 if it was issued again because the function was busy.
+ * answered. @result is ZPCI_INSN_RESULT(), or -ENXIO after a program exception, then @cc, too;
+ * @tries is above 1 if it was issued again because the function was busy.
  */
 TRACE_EVENT(zpci_vfio_pci_insn,
 	TP_PROTO(u32 fid, u8 insn, u64 req, u64 offset, int result, u32 tries),
