@@ -51,6 +51,12 @@ test-mutants: ## put defects into the driver, one by one: each must be found (T=
 test-qemu: ## of these, those about the patched QEMU: itself, functions that fail, ISM, guests
 	@$(runner) test emulator ism bare guest
 
+upstream-series: ## patches for the kernel (KSRC=), as they would be sent
+	@$(runner) upstream-series
+
+test-upstream: ## the kernel that they make: form, each patch builds, it boots and passes (1 hour)
+	@$(runner) test-upstream
+
 demo-ism: ## show a guest of the booted s390x host that has an ISM function
 	@$(runner) demo-ism
 
@@ -107,6 +113,7 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu demo-ism \
+.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu \
+	upstream-series test-upstream demo-ism \
 	bench bench-save bench-check fuzz coverage model-check qemu vm shell tool-docs vm-paths \
 	fmt-check clippy rustdoc rust-analyzer help

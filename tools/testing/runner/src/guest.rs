@@ -64,36 +64,77 @@ impl Guest {
     }
 
     fn with(cache: &Cache, flavour: Flavour, tree: &Path, tests: &[&str]) -> Result<Self> {
-        let ((busybox, programs), kernel) = progress::side_by_side(
-            || Ok((cross::busybox(cache, tree)?, programs(cache, tree, tests)?)),
+        let (user_space, kernel) = progress::side_by_side(
+            || UserSpace::get(cache, tree, tests),
             || Kernel::get(cache, flavour, tree),
         )?;
         // Two trees have two modules; their objects hold the tree's path.
         let item = format!("guest-{}-{}", flavour.name(), cache::key(tree));
         let dir = cache.path(&item);
+        let key = Module::new(&kernel, tree, &dir).key()?;
+        Self::assemble(
+            cache,
+            tree,
+            kernel,
+            user_space,
+            item,
+            key,
+            |kernel, stage| Module::new(kernel, tree, &dir).install(cache, stage),
+        )
+    }
+
+    /// A machine whose kernel has the driver itself.
+    pub fn of(cache: &Cache, kernel: Kernel, tree: &Path) -> Result<Self> {
+        let user_space = UserSpace::get(cache, tree, TESTS)?;
+        let item = format!("guest-upstream-{}", cache::key(tree));
+        let key = kernel.key.clone();
+        Self::assemble(
+            cache,
+            tree,
+            kernel,
+            user_space,
+            item,
+            key,
+            |kernel, stage| kernel.install_modules(cache, stage),
+        )
+    }
+
+    /// Puts a machine together; `install` installs its modules, which `key` names.
+    fn assemble(
+        cache: &Cache,
+        tree: &Path,
+        kernel: Kernel,
+        user_space: UserSpace,
+        item: String,
+        key: String,
+        install: impl FnOnce(&Kernel, &Path) -> Result<()>,
+    ) -> Result<Self> {
+        let dir = cache.path(&item);
         let _lock = cache.lock(&item)?;
         fs::create_dir_all(&dir).context(format!("making {}", dir.display()))?;
 
-        let module = Module::new(&kernel, tree, &dir);
         let stage = dir.join("stage");
         let stamp = dir.join("stage.made");
-        let key = module.key()?;
         if !cache::is_made(&stamp, &key) {
             cache::unmake(&stamp)?;
-            module.install(cache, &stage)?;
+            if stage.exists() {
+                fs::remove_dir_all(&stage).context(format!("removing {}", stage.display()))?;
+            }
+            install(&kernel, &stage)?;
             cache::made(&stamp, &key)?;
         }
 
         let init = tree.join("tools/testing/init");
         let init = fs::read(&init).context(format!("reading {}", init.display()))?;
-        let busybox = fs::read(&busybox).context(format!("reading {}", busybox.display()))?;
-        let name = if tests.is_empty() { "demo" } else { "image" };
-        let image = dir.join(name).with_extension("cpio");
+        let busybox = &user_space.busybox;
+        let busybox = fs::read(busybox).context(format!("reading {}", busybox.display()))?;
+        let programs = &user_space.programs;
+        let image = dir.join(user_space.name).with_extension("cpio");
         let stamp = image.with_extension("made");
-        let key = cache::key(&(key, &init, &busybox, &programs));
+        let key = cache::key(&(key, &init, &busybox, programs));
         if !cache::is_made(&stamp, &key) {
             cache::unmake(&stamp)?;
-            write_image(&image, &init, &busybox, &programs, &stage)
+            write_image(&image, &init, &busybox, programs, &stage)
                 .context(format!("writing {}", image.display()))?;
             cache::made(&stamp, &key)?;
         }
@@ -147,6 +188,24 @@ impl Guest {
                 .context(format!("FILES: copying {}", path.display()))?;
         }
         archive.finish().context(step())
+    }
+}
+
+/// What is in a machine besides kernel and modules.
+struct UserSpace {
+    /// What this selection is called.
+    name: &'static str,
+    busybox: PathBuf,
+    programs: Vec<(String, Vec<u8>)>,
+}
+
+impl UserSpace {
+    fn get(cache: &Cache, tree: &Path, tests: &[&str]) -> Result<Self> {
+        Ok(Self {
+            name: if tests.is_empty() { "demo" } else { "image" },
+            busybox: cross::busybox(cache, tree)?,
+            programs: programs(cache, tree, tests)?,
+        })
     }
 }
 

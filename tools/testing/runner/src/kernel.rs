@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -53,11 +53,13 @@ impl Flavour {
     }
 
     /// The configuration fragments, later ones win.
-    fn fragments(self) -> &'static [&'static str] {
-        match self {
+    pub fn fragments(self, tree: &Path) -> Vec<PathBuf> {
+        let names: &[_] = match self {
             Self::Release => &["base.config"],
             Self::Debug | Self::Unmediated => &["base.config", "debug.config"],
-        }
+        };
+        let dir = tree.join("tools/testing/kernel");
+        names.iter().map(|name| dir.join(name)).collect()
     }
 
     /// About how many actions make announces, for the progress line alone.
@@ -113,21 +115,12 @@ pub struct Kernel {
 impl Kernel {
     /// Finds the kernel of this flavour in the cache, or builds it.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
-        let fragments: Vec<_> = flavour
-            .fragments()
-            .iter()
-            .map(|name| tree.join("tools/testing/kernel").join(name))
-            .collect();
+        let fragments = flavour.fragments(tree);
         let wanted = kconfig::read(&fragments)?;
         let compilers = compilers()?;
 
-        let own_source = env::var_os("KSRC").filter(|dir| !dir.is_empty());
-        let source = match &own_source {
-            Some(dir) => {
-                fs::canonicalize(dir).context(format!("KSRC={}", dir.to_string_lossy()))?
-            }
-            None => unpacked(cache)?,
-        };
+        let own_source = own_source();
+        let source = source(cache)?;
         let key = cache::key(&(&source, &wanted, &compilers));
         let item = format!("kernel-{}-{key}", flavour.kernel());
         let mut kernel = Self {
@@ -181,8 +174,29 @@ impl Kernel {
     }
 
     fn build(&self, cache: &Cache, fragments: &[PathBuf], wanted: &Options) -> Result<()> {
+        self.configure(cache, fragments)?;
         let what = format!("kernel ({})", self.flavour.kernel());
-        let log = cache.log(&format!("kernel-{}", self.flavour.kernel()));
+        let config = self.build.join(".config");
+        let refused = kconfig::refused(wanted, &kconfig::read(&[config])?);
+        if !refused.is_empty() {
+            return Err(Error::new(
+                format!("{what}: configuring"),
+                format!("the kernel refused {}", refused.join(", ")),
+                "Look what the option depends on, and mend the fragment in tools/testing/kernel",
+            ));
+        }
+        let what = format!("{what}: compiling, about 8 minutes with 2 processors");
+        self.compile(cache, &what).map(drop)
+    }
+
+    fn log(&self, cache: &Cache) -> PathBuf {
+        cache.log(&format!("kernel-{}", self.flavour.kernel()))
+    }
+
+    /// Configures it by `fragments`. An option that the kernel does not have is not set.
+    pub fn configure(&self, cache: &Cache, fragments: &[PathBuf]) -> Result<()> {
+        let what = format!("kernel ({})", self.flavour.kernel());
+        let log = self.log(cache);
         fs::create_dir_all(&self.build).context(format!("making {}", self.build.display()))?;
 
         let configure = |step: &mut Command| {
@@ -199,22 +213,40 @@ impl Kernel {
                 .args(fragments)
                 .current_dir(&self.build),
         )?;
-        configure(self.make().arg("olddefconfig"))?;
+        configure(self.make().arg("olddefconfig"))
+    }
 
-        let refused = kconfig::refused(wanted, &kconfig::read(&[config])?);
-        if !refused.is_empty() {
-            return Err(Error::new(
-                format!("{what}: configuring"),
-                format!("the kernel refused {}", refused.join(", ")),
-                "Look what the option depends on, and mend the fragment in tools/testing/kernel",
-            ));
-        }
-        progress::run(
-            &format!("{what}: compiling, about 8 minutes with 2 processors"),
-            self.make().args(["bzImage", "modules"]),
-            &log,
-            |done| format!("{done} of about {}", self.flavour.actions().max(done)),
-        )
+    /// Compiles kernel and modules, and returns where the compilers' output is.
+    pub fn compile(&self, cache: &Cache, what: &str) -> Result<PathBuf> {
+        let log = self.log(cache);
+        let mut make = self.make();
+        progress::run(what, make.args(["bzImage", "modules"]), &log, |done| {
+            format!("{done} of about {}", self.flavour.actions().max(done))
+        })?;
+        Ok(log)
+    }
+
+    /// Installs its modules below `stage`.
+    pub fn install_modules(&self, cache: &Cache, stage: &Path) -> Result<()> {
+        let path = format!("INSTALL_MOD_PATH={}", stage.display());
+        let what = format!("kernel ({}): installing its modules", self.flavour.kernel());
+        let detail = |done| format!("{done} actions");
+        let mut make = self.make();
+        make.args([&path, "modules_install"]);
+        progress::run(&what, &mut make, &cache.log("modules"), detail)
+    }
+}
+
+/// The kernel source that the user has named.
+fn own_source() -> Option<OsString> {
+    env::var_os("KSRC").filter(|dir| !dir.is_empty())
+}
+
+/// The kernel source in use.
+pub fn source(cache: &Cache) -> Result<PathBuf> {
+    match own_source() {
+        Some(dir) => fs::canonicalize(&dir).context(format!("KSRC={}", dir.to_string_lossy())),
+        None => unpacked(cache),
     }
 }
 

@@ -26,6 +26,7 @@ mod promises;
 mod qemu;
 mod rungs;
 mod source;
+mod upstream;
 mod vm;
 
 use std::{
@@ -62,6 +63,8 @@ usage: runner run             boot the machine and show the driver at work
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
        runner qemu            build the QEMU of tools/qemu and print where it is
+       runner upstream-series make the patches for the kernel and print where they are
+       runner test-upstream   build and test the kernel that they make
        runner mutants [name...]  put defects into the driver; the tests must find them
        runner clippy          check the module and user space with clippy
        runner rustdoc         write the documentation of the module's crates
@@ -126,6 +129,8 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["bench-check"] => bench::check(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
         ["qemu"] => build_qemu(&tree),
+        ["upstream-series"] => upstream::series(&tree),
+        ["test-upstream"] => upstream::test(&tree),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
         ["vm"] => command(&tree, Flavour::parse(&flavour)?),
         ["shell"] => shell(&tree, Flavour::parse(&flavour)?),

@@ -45,19 +45,11 @@ impl<'a> Module<'a> {
         Ok(cache::key(&(&self.kernel.key, cache::files_key(&sources)?)))
     }
 
-    /// Builds the module and installs it, with the kernel's own, in a fresh `stage`.
+    /// Builds the module and installs it, with the kernel's own, below `stage`.
     pub fn install(&self, cache: &Cache, stage: &Path) -> Result<()> {
-        if stage.exists() {
-            fs::remove_dir_all(stage).context(format!("removing {}", stage.display()))?;
-        }
         let path = format!("INSTALL_MOD_PATH={}", stage.display());
         self.run(cache, "compiling", self.make().arg("modules"))?;
-        let mut kernels = self.kernel.make();
-        self.run(
-            cache,
-            "installing the kernel's",
-            kernels.args([&path, "modules_install"]),
-        )?;
+        self.kernel.install_modules(cache, stage)?;
         if self.kernel.flavour == Flavour::Unmediated {
             self.install_unmediated(cache, &path)?;
         }
@@ -173,7 +165,7 @@ impl<'a> Module<'a> {
 }
 
 /// The warnings in a build log, each with the lines that explain it.
-fn warnings(log: &str) -> Vec<String> {
+pub fn warnings(log: &str) -> Vec<String> {
     log.split("\n\n")
         .filter_map(|part| part.find("warning: ").map(|at| part[at..].to_string()))
         // rustc's own, about a flag with which the kernel compiles every file.

@@ -30,6 +30,7 @@ use crate::{
     patched::Patched,
     progress,
     qemu::{self, Functions},
+    upstream,
     vm::{self, Machine, Outcome, Report},
 };
 
@@ -48,6 +49,8 @@ enum Kind {
     Cargo(&'static [&'static str]),
     /// A program of the tree that prints KTAP, on this machine.
     Program(&'static str),
+    /// The series of patches for the kernel, on this machine.
+    Series,
     /// A command in a booted s390x host of its own.
     Boot(Boot),
 }
@@ -142,6 +145,12 @@ const RUNGS: &[Rung] = &[
         seconds: 16,
         skips: &[],
         kind: Kind::Program("tools/testing/model/check"),
+    },
+    Rung {
+        name: "upstream",
+        seconds: 20,
+        skips: &[],
+        kind: Kind::Series,
     },
     Rung {
         name: "emulator",
@@ -411,7 +420,7 @@ fn choose(names: &[&str]) -> Result<Vec<&'static Rung>> {
 }
 
 /// A directory for the results of this run, which `latest` names.
-fn results_dir(cache: &Cache) -> Result<PathBuf> {
+pub fn results_dir(cache: &Cache) -> Result<PathBuf> {
     const STEP: &str = "making the results' directory";
     let date = Command::new("date")
         .arg("+%Y%m%d-%H%M%S")
@@ -447,7 +456,7 @@ fn logs(results: &Path, rung: &str) -> Result<String> {
 }
 
 /// Standard output, and the file that keeps it.
-struct Both(File);
+pub struct Both(pub File);
 
 impl Write for Both {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
@@ -472,10 +481,7 @@ impl Rung {
         progress::say(&format!("tests: {name} (about {} s)", self.seconds));
         let start = Instant::now();
         let tests = match self.run(cache, tree, results, None) {
-            Ok(mut tests) => {
-                tests.push(skips(&tests, self.skips));
-                tests
-            }
+            Ok(tests) => self.with_skips(tests),
             Err(error) => vec![Test::failed("start", error.to_string())],
         };
         let test = Test::group(name, tests);
@@ -516,8 +522,32 @@ impl Rung {
                 tests.push(Test::check("end of the program", end));
                 Ok(tests)
             }
+            Kind::Series => upstream::check(cache, tree),
             Kind::Boot(boot) => boot.run(self.name, cache, tree, &keep, filter),
         }
+    }
+
+    /// Runs the tests in a host that is not one of ours.
+    pub fn run_on(
+        &self,
+        guest: &Guest,
+        cache: &Cache,
+        tree: &Path,
+        results: &Path,
+    ) -> Result<Vec<Test>> {
+        let keep = |suffix: &str| results.join(format!("{}.{suffix}", self.name));
+        match &self.kind {
+            Kind::Boot(boot) => boot
+                .run_on(guest, self.name, cache, tree, &keep, None)
+                .map(|tests| self.with_skips(tests)),
+            _ => Err(Error::new(self.name, "it does not boot a host", "")),
+        }
+    }
+
+    /// The tests, and whether the right ones were skipped.
+    fn with_skips(&self, mut tests: Vec<Test>) -> Vec<Test> {
+        tests.push(skips(&tests, self.skips));
+        tests
     }
 }
 
@@ -535,6 +565,19 @@ impl Boot {
             _ => self.flavour,
         };
         let guest = Guest::get(cache, flavour, tree)?;
+        self.run_on(&guest, name, cache, tree, keep, filter)
+    }
+
+    fn run_on(
+        &self,
+        guest: &Guest,
+        name: &str,
+        cache: &Cache,
+        tree: &Path,
+        keep: &dyn Fn(&str) -> PathBuf,
+        filter: Option<&str>,
+    ) -> Result<Vec<Test>> {
+        let flavour = guest.kernel.flavour;
         let long = self.long.filter(|_| vm::var("LONG").is_some());
         let timeout = long.map_or(TIMEOUT, |_| LONG_TIMEOUT);
         let mut machine = Machine::from_env(flavour, timeout)?;
@@ -554,7 +597,7 @@ impl Boot {
                 files.push(bare::program(tree, &scratch)?);
                 files
             }
-            Files::LinuxGuest => chain::files(cache, &scratch, &guest, &patched)?,
+            Files::LinuxGuest => chain::files(cache, &scratch, guest, &patched)?,
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));
         let words = [
@@ -566,7 +609,7 @@ impl Boot {
         let mut output = Collector::new(name);
         // Who wants to see one test fail does not wait for a search of the whole memory.
         let check = filter.is_none();
-        let outcome = vm::run(cache, &guest, &machine, &command, check, &mut output)?;
+        let outcome = vm::run(cache, guest, &machine, &command, check, &mut output)?;
         let output = output.data;
         for (path, data) in [
             (keep("out"), output.as_slice()),
