@@ -27,6 +27,30 @@ clean: ## remove what a build has left in this directory
 doctor: ## check what the build and the workshop need, and say how to get it
 	@scripts/doctor '$(KDIR)'
 
+# --- What packages contain, below DESTDIR; see scripts/package.
+
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' tools/zpci-io/Cargo.toml)
+prefix ?= /usr
+docdir ?= $(prefix)/share/doc/zpci-io
+zshdir ?= $(prefix)/share/zsh/vendor-completions
+ZPCI_IO ?= tools/target/release/zpci-io
+
+source = $(prefix)/src/zpci-vfio-pci-$(VERSION)
+
+install-source: ## install the module's source for DKMS [DESTDIR=]
+	install -d $(DESTDIR)$(source)
+	cp -r --parents Kbuild Makefile drivers include rust scripts/doctor $(DESTDIR)$(source)
+	sed 's/#MODULE_VERSION#/$(VERSION)/' scripts/package/dkms.conf >$(DESTDIR)$(source)/dkms.conf
+
+install-zpci-io: ## install the tool, what belongs to it, and examples [DESTDIR= ZPCI_IO=program]
+	install -D $(ZPCI_IO) $(DESTDIR)$(prefix)/sbin/zpci-io
+	install -D -m 644 -t $(DESTDIR)$(prefix)/share/man/man8 tools/zpci-io/docs/*.8
+	install -D -m 644 tools/zpci-io/docs/zpci-io.bash \
+		$(DESTDIR)$(prefix)/share/bash-completion/completions/zpci-io
+	install -D -m 644 -t $(DESTDIR)$(prefix)/share/fish/vendor_completions.d tools/zpci-io/docs/*.fish
+	install -D -m 644 -t $(DESTDIR)$(zshdir) tools/zpci-io/docs/_zpci-io
+	install -D -m 644 -t $(DESTDIR)$(docdir)/examples tools/zpci-io/dist/*
+
 # --- The workshop.
 
 # Shell commands come here as they were typed, `$` included.
@@ -81,6 +105,9 @@ model-check: ## check the locking scheme with spin (THREADS=2)
 qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390x host
 	@$(runner) qemu
 
+packages: ## make packages (.deb, .rpm) of the module's source and of the tool, in packages/
+	@$(runner) packages
+
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
@@ -113,7 +140,5 @@ help: ## this list
 	@echo
 	@echo 'Start with: make run'
 
-.PHONY: modules modules_install clean doctor run test test-lifecycle test-mutants test-qemu \
-	upstream-series test-upstream demo-ism \
-	bench bench-save bench-check fuzz coverage model-check qemu vm shell tool-docs vm-paths \
-	fmt-check clippy rustdoc rust-analyzer help
+# All that are in the list.
+.PHONY: $(shell sed -nE 's/^([a-z_-]+):.*## .*/\1/p' $(firstword $(MAKEFILE_LIST)))

@@ -209,6 +209,13 @@ impl UserSpace {
     }
 }
 
+/// The tool.
+pub fn tool(cache: &Cache, tree: &Path) -> Result<Vec<u8>> {
+    let program = programs(cache, tree, &[])?.pop();
+    let (_, data) = program.ok_or_else(|| Error::new("user space", "there is no tool", ""))?;
+    Ok(data)
+}
+
 /// Compiles our programs, of those for tests these, and returns them by name.
 fn programs(cache: &Cache, tree: &Path, tests: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let target = env::var_os("CARGO_TARGET_DIR").ok_or_else(|| {

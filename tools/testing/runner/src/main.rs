@@ -19,6 +19,7 @@ mod kernlog;
 mod ktap;
 mod module;
 mod mutants;
+mod packages;
 mod patched;
 mod progress;
 #[cfg(test)]
@@ -62,6 +63,7 @@ usage: runner run             boot the machine and show the driver at work
        runner vm              boot it and run the command in RUN, exit with its code
        runner shell           boot it with a shell on the console
        runner test [rung...]  run the tests and print one KTAP document
+       runner packages        make packages of the module's source and of the tool
        runner qemu            build the QEMU of tools/qemu and print where it is
        runner upstream-series make the patches for the kernel and print where they are
        runner test-upstream   build and test the kernel that they make
@@ -128,6 +130,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["bench-save"] => bench::save(&tree),
         ["bench-check"] => bench::check(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
+        ["packages"] => packages::show(&tree),
         ["qemu"] => build_qemu(&tree),
         ["upstream-series"] => upstream::series(&tree),
         ["test-upstream"] => upstream::test(&tree),
