@@ -39,7 +39,8 @@ source = $(prefix)/src/zpci-vfio-pci-$(VERSION)
 
 install-source: ## install the module's source for DKMS [DESTDIR=]
 	install -d $(DESTDIR)$(source)
-	cp -r --parents Kbuild Makefile drivers include rust scripts/doctor $(DESTDIR)$(source)
+	cp -r --parents Kbuild Makefile drivers include rust scripts/doctor \
+		scripts/package/headers scripts/package/kernel.config $(DESTDIR)$(source)
 	sed 's/#MODULE_VERSION#/$(VERSION)/' scripts/package/dkms.conf >$(DESTDIR)$(source)/dkms.conf
 
 install-zpci-io: ## install the tool, what belongs to it, and examples [DESTDIR= ZPCI_IO=program]
@@ -107,6 +108,9 @@ qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390
 
 packages: ## make packages (.deb, .rpm) of the module's source and of the tool, in packages/
 	@$(runner) packages
+
+kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and the module
+	@$(runner) kernel-packages
 
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm

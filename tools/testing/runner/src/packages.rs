@@ -4,14 +4,17 @@
 
 use std::{
     fs,
+    io::ErrorKind::NotFound,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::{
-    cache::{Cache, Scratch},
-    error::{Context, Result},
-    guest, progress, source,
+    cache::{self, Cache, Scratch},
+    error::{Context, Error, Result},
+    guest,
+    kernel::{Flavour, Kernel},
+    progress, source,
 };
 
 /// Where they are described.
@@ -38,6 +41,27 @@ pub fn show(tree: &Path) -> Result<u8> {
     Ok(u8::from(!objections.is_empty()))
 }
 
+/// `kernel-packages`: of the release kernel, its headers, and the module for it.
+pub fn show_kernel(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let scratch = Scratch::new(&cache)?;
+    publish(tree, &all(&cache, tree, &scratch.path("packages"))?)?;
+    Ok(0)
+}
+
+/// All packages; what is not kept in the cache, in `dir`.
+fn all(cache: &Cache, tree: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
+    let kernel = Kernel::get(cache, Flavour::Release, tree)?;
+    let OfKernel {
+        mut packages,
+        headers,
+    } = kernel_packages(cache, tree, &kernel)?;
+    build(cache, tree, dir, None)?;
+    module(cache, tree, &headers, dir)?;
+    packages.extend(found(dir, PACKAGES)?);
+    Ok(packages)
+}
+
 /// Puts packages where the user sees them.
 fn publish(tree: &Path, packages: &[PathBuf]) -> Result<()> {
     let dir = tree.join("packages");
@@ -60,6 +84,53 @@ fn build(cache: &Cache, tree: &Path, dir: &Path, version: Option<&str>) -> Resul
     fs::write(&path, program).context(STEP)?;
     let mut script = script(tree, "build");
     run(cache, STEP, script.arg(&path).arg(dir).args(version))
+}
+
+/// What is made once of a kernel.
+struct OfKernel {
+    packages: Vec<PathBuf>,
+    /// What is in the package of its headers.
+    headers: PathBuf,
+}
+
+/// The packages of a kernel and its headers.
+fn kernel_packages(cache: &Cache, tree: &Path, kernel: &Kernel) -> Result<OfKernel> {
+    const STEP: &str = "kernel packages";
+    let key = cache::key(&(&kernel.key, cache::files_key(&[tree.join(DIR)])?));
+    let dir = cache.make(&format!("kernel-packages-{key}"), |dir| {
+        let mut script = script(tree, "build-kernel");
+        run(cache, STEP, script.arg(&kernel.build).arg(dir))?;
+        let mut unpack = source::command("dpkg-deb", dir);
+        let package = found(dir, PACKAGES)?;
+        let package = named(&package, "linux-headers-")?;
+        run(
+            cache,
+            STEP,
+            unpack.arg("-x").args([package, &dir.join("root")]),
+        )?;
+        for left in ["image", "headers", "rpm"] {
+            source::remove(&dir.join(left))?;
+        }
+        Ok(())
+    })?;
+    let headers = fs::read_dir(dir.join("root/usr/src"))
+        .and_then(|mut entries| entries.next().unwrap_or(Err(NotFound.into())))
+        .context(STEP)?;
+    Ok(OfKernel {
+        packages: found(&dir, PACKAGES)?,
+        headers: headers.path(),
+    })
+}
+
+/// Makes the packages of the module for a kernel in `dir`, from the package of the module's source that
+/// is there and what is in that of the kernel's headers, and from nothing else.
+fn module(cache: &Cache, tree: &Path, headers: &Path, dir: &Path) -> Result<()> {
+    let mut script = script(tree, "build-module");
+    script
+        .arg(named(&found(dir, PACKAGES)?, "zpci-vfio-pci-dkms_")?)
+        .arg(headers)
+        .arg(dir);
+    run(cache, "module packages: DKMS", &mut script)
 }
 
 /// What lintian and rpmlint say against packages, but for what is listed with its reason: in
@@ -122,9 +193,23 @@ fn found(dir: &Path, kinds: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(packages)
 }
 
+/// The one whose name begins so.
+fn named<'a>(packages: &'a [PathBuf], name: &str) -> Result<&'a Path> {
+    let package = packages.iter().find(|path| is_named(path, name));
+    package
+        .map(PathBuf::as_path)
+        .ok_or_else(|| Error::new("packages", format!("there is no {name}*"), ""))
+}
+
+fn is_named(path: &Path, name: &str) -> bool {
+    let file = path.file_name().unwrap_or_default();
+    file.to_string_lossy().starts_with(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kconfig;
 
     fn read(path: &str) -> String {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
@@ -143,5 +228,16 @@ mod tests {
         let spec = read("scripts/package/zpci-vfio-pci.spec");
         assert!(spec.contains(&format!("\nVersion:        {version}\n")));
         assert!(read("CHANGELOG.md").contains(&format!("\n## {version}")));
+    }
+
+    #[test]
+    fn users_are_told_to_set_what_the_tests_run_with() {
+        let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+        let told = kconfig::read(&[tree.join(DIR).join("kernel.config")]).unwrap();
+        let ours = kconfig::read(&[tree.join("tools/testing/kernel/base.config")]).unwrap();
+        for (name, value) in told {
+            let ours = ours.get(&name).map_or("n", String::as_str);
+            assert_eq!(ours == "n", value == "n", "{name}");
+        }
     }
 }
