@@ -22,6 +22,9 @@ _zpci__io() {
             zpci__io,bind)
                 cmd="zpci__io__subcmd__bind"
                 ;;
+            zpci__io,check)
+                cmd="zpci__io__subcmd__check"
+                ;;
             zpci__io,demo)
                 cmd="zpci__io__subcmd__demo"
                 ;;
@@ -59,7 +62,7 @@ _zpci__io() {
 
     case "${cmd}" in
         zpci__io)
-            opts="-h -V --json --help --version list info bind unbind load store store-block batch trace stats doctor demo"
+            opts="-h -V --json --help --version list info bind unbind load store store-block batch trace stats doctor check demo"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -93,6 +96,24 @@ _zpci__io() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        zpci__subcmd__io__subcmd__check)
+            opts="-h --repeat --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --repeat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -38,6 +38,7 @@ complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "batch" -d 'Issue se
 complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "trace" -d 'Print each instruction that the driver issues, until interrupted'
 complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "stats" -d 'Show how requests wait for the device lock'
 complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "doctor" -d 'Check whether this machine has what the zPCI I/O region needs'
+complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "check" -d 'Check whether the region works on a function'
 complete -c zpci-io -n "__fish_zpci_io_needs_command" -f -a "demo" -d 'Show what the region does, step by step'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand list" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand list" -s h -l help -d 'Print help'
@@ -74,6 +75,9 @@ complete -c zpci-io -n "__fish_zpci_io_using_subcommand stats" -l json -d 'Print
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand doctor" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -l repeat -d 'How often the register is loaded, to take the time' -r
+complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
+complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand demo" -l force -d 'Take the function from another VFIO driver, or from whoever uses it'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand demo" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -68,6 +68,24 @@ pub(crate) fn unbind(
     out.show(&Bound(Entry::of(&function)?))
 }
 
+/// Does something while our driver has the function, and leaves the function as it was.
+pub(crate) fn while_bound<T>(
+    function: &Function,
+    work: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let before = function.driver()?;
+    let by_override = function.driver_override()?;
+    function.bind(DRIVER)?;
+    let result = work();
+    // Also after a failure, and before anything is said.
+    match by_override {
+        Some(driver) => function.bind(&driver)?,
+        None if before.as_deref() == Some(DRIVER) => {}
+        None => function.unbind()?,
+    }
+    result
+}
+
 /// Refuses a function that something uses.
 pub(crate) fn unused(host: &Host, function: &Function) -> Result<(), Failure> {
     let users = users::of(host, function)?;

@@ -161,6 +161,20 @@ pub(crate) enum Command {
     /// The exit code is 1 if something is missing.
     Doctor,
 
+    /// Check whether the region works on a function
+    ///
+    /// Takes the function as 'bind' does, and gives it back to the driver that had it. Sends requests
+    /// that have to be refused, which reach no function; of functions that it knows (ISM, NVMe,
+    /// ConnectX) it also loads a register, and asks an ISM function for its name, as their own
+    /// drivers do. The exit code is 1 if something is not as it should be.
+    Check {
+        #[arg(help = FUNCTION)]
+        function: Name,
+        /// How often the register is loaded, to take the time
+        #[arg(long, default_value = "1000", value_parser = number::<u32>)]
+        repeat: u32,
+    },
+
     /// Show what the region does, step by step
     ///
     /// Needs an NVMe controller with a memory buffer (BAR 2) and without a disk, and writes to that

@@ -76,17 +76,7 @@ fn show(host: &Host, out: &mut Output<'_>, name: Option<Name>, force: bool) -> R
 
     out.line(format_args!("\n2. Give it to the driver {DRIVER}"))?;
     out.line("   (modprobe, driver_override, drivers_probe: 'zpci-io bind' does the same)")?;
-    let by_override = function.driver_override()?;
-    function.bind(DRIVER)?;
-    let result = on_bound(out, function.address());
-
-    // Also after a failure, and before anything is said.
-    match by_override {
-        Some(driver) => function.bind(&driver)?,
-        None if before.as_deref() == Some(DRIVER) => {}
-        None => function.unbind()?,
-    }
-    result?;
+    binding::while_bound(&function, || on_bound(out, function.address()))?;
     out.line("\n6. Leave the function as it was")?;
     out.line(format_args!(
         "   driver: {}",

@@ -34,6 +34,9 @@ pub(crate) enum Failure {
     /// The demonstration found something wrong.
     #[error("{0}")]
     Demo(String),
+    /// The region does not work as it should.
+    #[error("{0} not as it should be")]
+    Check(usize),
     /// Something is missing on this machine.
     #[error("{0} missing")]
     Missing(usize),
@@ -133,7 +136,11 @@ impl Failure {
             Self::Line { source, .. } => source.remedy(),
             Self::Function(error) => function_remedy(error),
             Self::Request(error) => request_remedy(*error),
-            Self::Data { .. } | Self::Demo(_) | Self::Missing(_) | Self::Output(_) => None,
+            Self::Data { .. }
+            | Self::Demo(_)
+            | Self::Check(_)
+            | Self::Missing(_)
+            | Self::Output(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! instructions issued.
 
 mod binding;
+mod check;
 mod cli;
 mod demo;
 mod doctor;
@@ -75,6 +76,7 @@ fn run(cli: Cli, host: &Host, out: &mut Output<'_>) -> Result<(), Failure> {
         Command::Trace { function } => trace::run(host, out, function),
         Command::Stats { function } => stats::show(host, out, function),
         Command::Doctor => doctor::run(host, out),
+        Command::Check { function, repeat } => check::run(host, out, function, repeat),
         Command::Demo { function, force } => demo::run(host, out, function, force),
     }
 }
