@@ -109,6 +109,9 @@ qemu: ## build the patched QEMU of tools/qemu, for this machine and for the s390
 packages: ## make packages (.deb, .rpm) of the module's source and of the tool, in packages/
 	@$(runner) packages
 
+hardware-kit: ## make one archive of them, with a script that tries a function of a mainframe
+	@$(runner) hardware-kit
+
 kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and the module
 	@$(runner) kernel-packages
 

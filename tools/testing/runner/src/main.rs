@@ -65,6 +65,7 @@ usage: runner run             boot the machine and show the driver at work
        runner test [rung...]  run the tests and print one KTAP document
        runner packages        make packages of the module's source and of the tool
        runner kernel-packages make packages of the kernel, its headers, and the module
+       runner hardware-kit    make an archive of all packages, with a script that tries a function
        runner qemu            build the QEMU of tools/qemu and print where it is
        runner upstream-series make the patches for the kernel and print where they are
        runner test-upstream   build and test the kernel that they make
@@ -132,6 +133,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["bench-check"] => bench::check(&tree),
         ["test", rungs @ ..] => rungs::test(&tree, rungs),
         ["packages"] => packages::show(&tree),
+        ["hardware-kit"] => packages::show_kit(&tree),
         ["kernel-packages"] => packages::show_kernel(&tree),
         ["qemu"] => build_qemu(&tree),
         ["upstream-series"] => upstream::series(&tree),

@@ -49,6 +49,16 @@ pub fn show_kernel(tree: &Path) -> Result<u8> {
     Ok(0)
 }
 
+/// `hardware-kit`: all of that in one archive, with a script that tries a function.
+pub fn show_kit(tree: &Path) -> Result<u8> {
+    let cache = Cache::open()?;
+    let scratch = Scratch::new(&cache)?;
+    let dir = scratch.path("packages");
+    let packages = all(&cache, tree, &dir)?;
+    publish(tree, &kit(&cache, tree, &dir, &packages)?)?;
+    Ok(0)
+}
+
 /// All packages; what is not kept in the cache, in `dir`.
 fn all(cache: &Cache, tree: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
     let kernel = Kernel::get(cache, Flavour::Release, tree)?;
@@ -60,6 +70,14 @@ fn all(cache: &Cache, tree: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
     module(cache, tree, &headers, dir)?;
     packages.extend(found(dir, PACKAGES)?);
     Ok(packages)
+}
+
+/// The kit for hardware with these packages, made in the directory in which they were made.
+fn kit(cache: &Cache, tree: &Path, dir: &Path, packages: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut script = script(tree, "build-kit");
+    script.arg(dir).arg(dir.join(TOOL)).args(packages);
+    run(cache, "hardware kit", &mut script)?;
+    found(dir, &["xz"])
 }
 
 /// Puts packages where the user sees them.
