@@ -35,6 +35,7 @@ const TESTS: &[&str] = &[
     "ism-test",
     "guest-test",
     "client-test",
+    "install-test",
 ];
 
 /// A client in C, without its suffix.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Packages: what users install. scripts/package makes them; here they are looked at.
+//! Packages: what users install. scripts/package makes them; here they are tried.
 
 use std::{
     fs,
@@ -11,9 +11,11 @@ use std::{
 
 use crate::{
     cache::{self, Cache, Scratch},
+    cross,
     error::{Context, Error, Result},
-    guest,
+    guest, kconfig,
     kernel::{Flavour, Kernel},
+    ktap::Test,
     progress, source,
 };
 
@@ -25,6 +27,18 @@ const PACKAGES: &[&str] = &["deb", "rpm"];
 
 /// The tool, as program and as package.
 const TOOL: &str = "zpci-io";
+
+/// Installs the packages in a host that has nothing of what is in them.
+pub const COMMAND: &str = "rm -r /bin/zpci-io /lib/modules/* && install-test";
+
+/// The version of the packages to which the tests upgrade.
+const NEXT: &str = "99.0";
+
+/// Where the tests have both versions.
+const FIRST: &str = "packages-1";
+const SECOND: &str = "packages-2";
+/// What a kernel that checks signatures would take.
+const SIGNED: &str = "signed.ko";
 
 /// `packages`: of the module's source and of the tool.
 pub fn show(tree: &Path) -> Result<u8> {
@@ -187,6 +201,158 @@ fn lint(cache: &Cache, tree: &Path, packages: &[PathBuf]) -> Result<Vec<String>>
     Ok(objections)
 }
 
+/// What the tests install in the host: the kernel, and the rest in two versions; and a signed module.
+pub fn files(
+    cache: &Cache,
+    tree: &Path,
+    kernel: &Kernel,
+    scratch: &Scratch,
+) -> Result<Vec<PathBuf>> {
+    let of_kernel = kernel_packages(cache, tree, kernel)?;
+    let mut files = of_kernel.packages;
+    for (dir, version) in [(SECOND, Some(NEXT)), (FIRST, None)] {
+        let dir = scratch.path(dir);
+        build(cache, tree, &dir, version)?;
+        module(cache, tree, &of_kernel.headers, &dir)?;
+        files.extend(found(&dir, PACKAGES)?);
+    }
+    // They are for this machine.
+    files.retain(|path| !is_named(path, "linux-headers-"));
+    shell(cache, tree, kernel, scratch, "signing", SIGN)?;
+    files.push(scratch.path(SIGNED));
+    // Without the kernel, which would only take memory in the host.
+    let dir = scratch.path(FIRST);
+    files.extend(kit(cache, tree, &dir, &found(&dir, PACKAGES)?)?);
+    Ok(files)
+}
+
+/// What is tried of these packages on this machine.
+pub fn tests(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> Result<Vec<Test>> {
+    let packages = found(&scratch.path(FIRST), PACKAGES)?;
+    let ours = |package: &&PathBuf| !is_named(package, "zpci-vfio-pci-modules-");
+    let ours: Vec<_> = packages.iter().filter(ours).cloned().collect();
+    let passes = |what, script| match shell(cache, tree, kernel, scratch, what, script) {
+        Ok(()) => Test::check(what, Vec::new()),
+        Err(error) => Test::failed(what, error.to_string()),
+    };
+    Ok(vec![
+        Test::check("lintian and rpmlint", lint(cache, tree, &ours)?),
+        passes("DKMS passes over kernels that cannot have it", PASSED_OVER),
+        passes("rpm: install, upgrade, erase, and nothing is left", RPM),
+        passes("the signature of a module", VERIFY),
+        Test::check(
+            "the configuration fragment fits",
+            fragment(cache, tree, kernel, scratch)?,
+        ),
+    ])
+}
+
+/// Signs the module as a kernel with CONFIG_MODULE_SIG wants it.
+const SIGN: &str = r#"
+gcc -I"$SOURCE/scripts" -I"$SOURCE/tools/include/uapi" -o sign-file "$SOURCE/scripts/sign-file.c" -lcrypto
+openssl req -new -x509 -nodes -days 1 -subj /CN=test -newkey rsa:2048 -keyout key.pem -out cert.pem
+cp packages-1/module/lib/modules/*/updates/dkms/zpci-vfio-pci.ko unsigned.ko
+./sign-file sha256 key.pem cert.pem unsigned.ko signed.ko
+"#;
+
+/// The signature stands between the module and 40 bytes, which tell its size among others. It holds for
+/// the module, and not for another.
+const VERIFY: &str = r#"
+size=$(stat -c %s unsigned.ko)
+length=$(tail -c 32 signed.ko | head -c 4 | od -An -tu4 --endian=big)
+[ $(stat -c %s signed.ko) -eq $((size + length + 40)) ]
+tail -c +$((size + 1)) signed.ko | head -c $length >signature
+check() {
+	openssl cms -verify -binary -inform DER -in signature -content $1 -certfile cert.pem \
+		-nointern -noverify -out verified
+}
+check unsigned.ko
+printf x | dd of=unsigned.ko bs=1 seek=$((size / 2)) conv=notrunc
+! check unsigned.ko
+"#;
+
+/// With 77 DKMS ends where a kernel cannot have the module, and is content.
+const PASSED_OVER: &str = r#"
+cd packages-1
+version=$(ls dkms/zpci-vfio-pci)
+grep -v '^CONFIG_RUST=' "$HEADERS/.config" >no-rust
+passes_over() {
+	code=0
+	dkms build zpci-vfio-pci/$version -k $1/s390x --sourcetree "$PWD/source/usr/src" \
+		--dkmstree "$PWD/dkms" --kernelsourcedir "$HEADERS" --config $2 || code=$?
+	[ $code -eq 77 ]
+}
+passes_over 7.1.9 "$HEADERS/.config"
+passes_over 7.3.9 "$PWD/no-rust"
+"#;
+
+/// Below a directory, without scripts, which would want the programs of an s390x host there.
+const RPM: &str = r#"
+do_rpm() { rpm --root "$PWD/rpm-root" --dbpath /rpm "$@"; }
+mkdir rpm-root
+do_rpm --initdb
+do_rpm -i --nodeps --noscripts --ignorearch packages-1/*.rpm
+[ -x rpm-root/usr/sbin/zpci-io ]
+[ -e rpm-root/usr/src/zpci-vfio-pci-*/dkms.conf ]
+do_rpm -U --nodeps --noscripts --ignorearch packages-2/*.rpm
+[ $(do_rpm -qa | wc -l) -eq 3 ]
+[ "$(do_rpm -qa --queryformat '%{VERSION}\n' | sort -u)" = "$NEXT" ]
+do_rpm -e --nodeps --noscripts $(do_rpm -qa)
+find rpm-root -path rpm-root/rpm -prune -o '(' ! -type d -o -name '*zpci*' ')' -print >left
+cat left
+[ ! -s left ]
+"#;
+
+/// Runs a script where the tests have their files.
+fn shell(
+    cache: &Cache,
+    tree: &Path,
+    kernel: &Kernel,
+    scratch: &Scratch,
+    what: &str,
+    script: &str,
+) -> Result<()> {
+    let mut shell = source::command("sh", &scratch.path("."));
+    shell
+        .args(["-exc", script])
+        .env("SOURCE", &kernel.source)
+        .env("HEADERS", kernel_packages(cache, tree, kernel)?.headers)
+        .env("NEXT", NEXT);
+    run(cache, what, &mut shell)
+}
+
+/// What s390's own configuration refuses of the fragment for users, with clang and with GCC.
+fn fragment(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> Result<Vec<String>> {
+    const STEP: &str = "the configuration fragment";
+    let fragment = tree.join(DIR).join("kernel.config");
+    let wanted = kconfig::read(&[&fragment])?;
+    let mut objections = Vec::new();
+    for compiler in [
+        "LLVM=1".to_string(),
+        format!("CROSS_COMPILE={}", cross::PREFIX),
+    ] {
+        let dir = scratch.path("config");
+        fs::create_dir_all(&dir).context(STEP)?;
+        let config = dir.join(".config");
+        let make = |goal: &str| {
+            let mut make = source::command("make", &kernel.source);
+            make.arg(format!("O={}", dir.display()))
+                .args(["ARCH=s390", &compiler, goal]);
+            run(cache, STEP, &mut make)
+        };
+        make("defconfig")?;
+        let merge = kernel.source.join("scripts/kconfig/merge_config.sh");
+        let mut merge = source::command(&merge.display().to_string(), &dir);
+        merge.args(["-m", "-O"]).args([&dir, &config, &fragment]);
+        run(cache, STEP, &mut merge)?;
+        make("olddefconfig")?;
+        let refused = kconfig::refused(&wanted, &kconfig::read(&[&config])?);
+        objections.extend(refused.iter().map(|option| format!("{compiler}: {option}")));
+        source::remove(&dir)?;
+    }
+    Ok(objections)
+}
+
 fn script(tree: &Path, name: &str) -> Command {
     source::command(&tree.join(DIR).join(name).display().to_string(), tree)
 }
@@ -227,7 +393,6 @@ fn is_named(path: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kconfig;
 
     fn read(path: &str) -> String {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");

@@ -27,6 +27,7 @@ use crate::{
     kernel::Flavour,
     kernlog,
     ktap::{self, Counts, Test, Verdict},
+    packages,
     patched::Patched,
     progress,
     qemu::{self, Functions},
@@ -101,6 +102,8 @@ enum Files {
     Bare,
     /// A VMM, and a Linux guest for it.
     LinuxGuest,
+    /// Packages.
+    Packages,
 }
 
 /// Where a booted host's KTAP comes from.
@@ -117,6 +120,8 @@ enum Results {
     Witness,
     /// What the emulator did for the command.
     Translations,
+    /// What the command prints about packages, and what is found out about them on this machine.
+    Packages,
 }
 
 /// How many seconds a machine may take, the slowest one under emulation on a busy processor.
@@ -195,6 +200,19 @@ const RUNGS: &[Rung] = &[
             flavour: Flavour::Release,
             functions: &[qemu::NVME, qemu::DISK],
             command: "IN_ORDER=1 client-test",
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "install",
+        seconds: 150,
+        skips: &[],
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            functions: &[qemu::NVME, qemu::ISM],
+            files: Files::Packages,
+            command: packages::COMMAND,
+            results: Results::Packages,
             ..BOOT
         }),
     },
@@ -598,6 +616,7 @@ impl Boot {
                 files
             }
             Files::LinuxGuest => chain::files(cache, &scratch, guest, &patched)?,
+            Files::Packages => packages::files(cache, tree, &guest.kernel, &scratch)?,
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));
         let words = [
@@ -635,6 +654,11 @@ impl Boot {
             }
             Results::Witness => chain::results(&output, &outcome.trace),
             Results::Translations => emulator::results(&outcome.answer),
+            Results::Packages => {
+                let mut tests = packages::tests(cache, tree, &guest.kernel, &scratch)?;
+                tests.extend(ktap::parse(&output));
+                tests
+            }
         };
         tests.extend(all_skipped(&tests));
         tests.extend(checks(&outcome, check.then_some(flavour)));
