@@ -139,6 +139,10 @@ clippy: ## clippy on the module and on user space; warnings are errors
 rustdoc: ## documentation of the module's crates
 	@$(runner) rustdoc
 
+htmldocs: ## Documentation as web pages, in Documentation/output/html
+	@scripts/toolchain run python3 -m sphinx -q -W --keep-going Documentation Documentation/output/html
+	@echo Documentation/output/html/index.html
+
 rust-analyzer: ## rust-project.json for the module's crates
 	@$(runner) rust-analyzer
 
