@@ -183,6 +183,20 @@ struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len)
 	return outcome_of(cc, req);
 }
 
+struct outcome stpcifc(u32 fh, void *block)
+{
+	u64 req = (u64)fh << 32;
+	int cc;
+
+	exception = 0;
+	asm volatile(
+		"	.insn	rxy,0xe300000000d4,%[req],0(%[block])\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req) : [block] "a" (block) : "cc", "memory");
+	return outcome_of(cc, req);
+}
+
 void config_write(u32 fh, u64 offset, u32 value, u8 len)
 {
 	pcistg(fh, CONFIG_SPACE, offset, len == 2 ? __builtin_bswap16(value) :
@@ -341,4 +355,33 @@ int enable_interrupts(u32 fh, u64 *bits, u64 *summary)
 	*(u64 *)(fib + 48) = (u64)bits;
 	*(u64 *)(fib + 56) = (u64)summary;
 	return modify(fh, 2);
+}
+
+void translation(int on)
+{
+	static struct {
+		u64 segments[2048];
+		u64 pages[8][256];
+	} tables __aligned(16384);
+	const u64 invalid = 0x20, page_invalid = 0x400, page_protected = 0x200;
+	u64 space = (u64)tables.segments | 3, i, j;
+	u8 mask;
+
+	for (i = 0; i < ARRAY_SIZE(tables.segments); i++)
+		tables.segments[i] = invalid;
+	for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
+		tables.segments[i] = (u64)tables.pages[i];
+		for (j = 0; j < 256; j++)
+			tables.pages[i][j] = i << 20 | j << 12;
+	}
+	tables.pages[7][NO_PAGE >> 12 & 0xff] |= page_invalid;
+	tables.pages[7][READ_ONLY_PAGE >> 12 & 0xff] |= page_protected;
+
+	if (on)
+		asm volatile(
+			"	lctlg	%%c1,%%c1,%[space]\n"
+			"	stosm	%[mask],4"
+			: [mask] "=Q" (mask) : [space] "Q" (space), "m" (tables) : "memory");
+	else
+		asm volatile("stnsm %[mask],0xfb" : [mask] "=Q" (mask) :: "memory");
 }

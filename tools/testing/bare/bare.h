@@ -36,6 +36,7 @@ struct outcome {
 struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len);
 struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len);
 struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len);
+struct outcome stpcifc(u32 fh, void *block);
 void say_outcome(struct outcome outcome);
 
 static inline int good(struct outcome outcome)
@@ -70,5 +71,14 @@ int deconfigure_function(u32 fid);
 int enable_dma(u32 fh);
 /* Interrupts, as bits in memory only: bit 0 of each is set. */
 int enable_interrupts(u32 fh, u64 *bits, u64 *summary);
+
+/*
+ * Addresses are translated, or not. The first 8 MiB of memory are where they are, but for two pages.
+ * Behind them there is nothing.
+ */
+#define NO_SEGMENT (9ul << 20)
+#define NO_PAGE 0x7ff000ul
+#define READ_ONLY_PAGE 0x7f0000ul
+void translation(int on);
 
 #endif

@@ -81,6 +81,25 @@ static void moved(const char *kind, u32 fh, u8 bar, u64 offset)
 	}
 }
 
+/* Operands that cannot be accessed. */
+static void translated(u32 fh, u8 space, u64 offset)
+{
+	struct outcome page, segment, next, whole, protected;
+
+	translation(1);
+	page = pcistb(fh, space, offset, (void *)NO_PAGE, 16);
+	segment = pcistb(fh, space, offset, (void *)NO_SEGMENT, 16);
+	next = pcistb(fh, space, offset, (void *)(NO_PAGE - 8), 16);
+	whole = pcistb(fh, space, offset, (void *)READ_ONLY_PAGE, 16);
+	protected = stpcifc(fh, (void *)READ_ONLY_PAGE);
+	translation(0);
+	named(STRICT, "PCISTB, from a page that is not there", page);
+	named(STRICT, "PCISTB, from a segment that is not there", segment);
+	named(STRICT, "PCISTB, from a page and one that is not there", next);
+	named(STRICT, "PCISTB, from a page that is read-only", whole);
+	named(STRICT, "STPCIFC, to a page that is read-only", protected);
+}
+
 static void strict(u32 fh)
 {
 	static const u16 lens[] = {
@@ -102,6 +121,7 @@ static void strict(u32 fh)
 		block(STRICT, fh, i, 0x200, 0, 16);
 	named(STRICT, "PCISTB, from an address that is not there",
 	      pcistb(fh, 2, 0x200, (void *)(1ul << 40), 16));
+	translated(fh, 2, 0x200);
 
 	pcistb(fh, 2, 0x200, source, 128);
 	for (i = 0; i < 16; i++)

@@ -3,9 +3,12 @@
  * Entry and end of a program without an operating system. Of program interruptions the code is
  * noted, and the next instruction follows.
  */
+#define LC_PGM_ILC	0x8c
 #define LC_PGM_CODE	0x8e
 #define LC_PGM_OLD_PSW	0x150
 #define LC_PGM_NEW_PSW	0x1d0
+#define PGM_SEGMENT	0x10
+#define PGM_PAGE	0x11
 #define LC_SAVED_R1	0x1400	/* reserved for the operating system */
 
 	.section .text.head, "ax"
@@ -26,6 +29,17 @@ pgm:
 	stg	%r1, LC_SAVED_R1(%r0)
 	larl	%r1, exception
 	mvc	2(2,%r1), LC_PGM_CODE(%r0)
+	/* After these two the instruction would be tried again. */
+	lh	%r1, LC_PGM_CODE(%r0)
+	chi	%r1, PGM_SEGMENT
+	je	next
+	chi	%r1, PGM_PAGE
+	jne	leave
+next:
+	lgh	%r1, LC_PGM_ILC(%r0)
+	ag	%r1, LC_PGM_OLD_PSW+8(%r0)
+	stg	%r1, LC_PGM_OLD_PSW+8(%r0)
+leave:
 	lg	%r1, LC_SAVED_R1(%r0)
 	lpswe	LC_PGM_OLD_PSW
 	.align	8
