@@ -318,6 +318,31 @@ static int refresh(u32 fh, u64 address, u64 len)
 	return good(outcome_of(cc, req));
 }
 
+int bad_refresh(u32 fh)
+{
+	return !refresh(fh, 0, PAGE_SIZE);
+}
+
+int reset_error(u32 fh)
+{
+	memset(fib, 0, sizeof(fib));
+	return modify(fh, 7);
+}
+
+u16 event(void)
+{
+	/* CHANNEL SUBSYSTEM CALL, store event information: a request, and the response behind it. */
+	static u8 block[PAGE_SIZE] __aligned(PAGE_SIZE);
+	u8 *const response = block + 16, *const content = response + 64;
+
+	memset(block, 0, sizeof(block));
+	*(u16 *)block = 16;
+	*(u16 *)(block + 2) = 0xe;
+	*(u64 *)(block + 8) = 1ul << 61;	/* of PCI functions */
+	asm volatile(".insn	rre,0xb25f0000,%[block],0" :: [block] "a" (block) : "cc", "memory");
+	return *(u16 *)(response + 2) == 1 ? *(u16 *)(content + 30) : 0;
+}
+
 #define MAPPED (8ul << 20)
 
 int enable_dma(u32 fh)

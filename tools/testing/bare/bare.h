@@ -66,6 +66,12 @@ int disable_function(u32 *fh);
 int configure_function(u32 fid);
 int deconfigure_function(u32 fid);
 
+/* Puts a function that has no DMA into error, and out of it. */
+int bad_refresh(u32 fh);
+int reset_error(u32 fh);
+/* The code of the event that is pending, which is then no longer, or 0. */
+u16 event(void);
+
 /* The first 8 MiB of memory, but not page 0, are at these addresses for the function. */
 #define DMA_ADDRESS(p) (0x100000000ul + (u64)(p))
 int enable_dma(u32 fh);

@@ -42,6 +42,11 @@ static void yes(const char *kind, const char *name, int is_so)
 	say("%s: %s: %s\n", kind, name, is_so ? "yes" : "no");
 }
 
+static void say_event(const char *kind)
+{
+	say("%s: event: 0x%x\n", kind, (u64)event());
+}
+
 static void handles(const char *kind, u32 *fh, u8 space, u64 offset)
 {
 	u32 old = *fh;
@@ -79,6 +84,21 @@ static void moved(const char *kind, u32 fh, u8 bar, u64 offset)
 		store(kind, fh, bar, offset, i + 1, 8);
 		block(kind, fh, bar, offset + 8, 0, 16);
 	}
+}
+
+/* What puts a function into error is told by an event, and the function has to be reset. */
+static void in_error(u32 fh, u8 space, u64 offset)
+{
+	u64 value;
+
+	say_event(STRICT);
+	yes(STRICT, "a bad refresh", bad_refresh(fh));
+	named(STRICT, "PCISTB, in error", pcistb(fh, space, offset, source, 16));
+	named(STRICT, "PCILG, in error", pcilg(fh, space, offset, &value, 8));
+	say_event(STRICT);
+	say_event(STRICT);
+	yes(STRICT, "reset error", reset_error(fh));
+	named(STRICT, "PCISTB, no longer in error", pcistb(fh, space, offset, source, 16));
 }
 
 /* Operands that cannot be accessed. */
@@ -149,6 +169,7 @@ static void strict(u32 fh)
 	load(STRICT, fh, CONFIG_SPACE, 3, 2);
 	named(STRICT, "PCILG, another function's handle", pcilg(fh ^ 0x100, 2, 0, &value, 8));
 	named(STRICT, "PCISTG, another function's handle", pcistg(fh ^ 0x100, 2, 0, 0, 8));
+	in_error(fh, 2, 0x200);
 	handles(STRICT, &fh, 2, 0x200);
 }
 
@@ -348,6 +369,8 @@ static void ism(u32 fid, u32 owner, u32 sender)
 		move("some length", sender, token | 0x4000, i % 7, i, 0x4000);
 	named(ISM, "beyond the buffer", pcistb(sender, MOVES, token | sizeof(buffer), source, 1));
 	named(ISM, "not the sender", pcistb(owner, MOVES, token, source, 8));
+	say_event(ISM);
+	move("after a refusal, as before", sender, token | 0x100, 0, 16, 0x100);
 	yes(ISM, "no interrupt so far", !interrupt && !summary);
 
 	move("with a signal", sender, token | SIGNAL | INDEX(3) | 0x3000, 0, 32, 0x3000);
