@@ -410,3 +410,30 @@ void translation(int on)
 	else
 		asm volatile("stnsm %[mask],0xfb" : [mask] "=Q" (mask) :: "memory");
 }
+
+u64 clock(void)
+{
+	u64 now;
+
+	asm volatile("stck %[now]" : [now] "=Q" (now) :: "cc", "memory");
+	return now >> 12;
+}
+
+extern void (*second_cpu)(void);
+
+void start_second_cpu(void (*function)(void))
+{
+	const u64 restart = 6;
+	register u64 status asm("0") = 0;
+	int cc;
+
+	second_cpu = function;
+	do
+		asm volatile(
+			"	sigp	%[status],%[address],0(%[order])\n"
+			"	ipm	%[cc]\n"
+			"	srl	%[cc],28"
+			: [cc] "=d" (cc), [status] "+d" (status)
+			: [address] "d" (1ul), [order] "a" (restart) : "cc", "memory");
+	while (cc == 2);
+}

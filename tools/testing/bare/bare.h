@@ -87,4 +87,10 @@ int enable_interrupts(u32 fh, u64 *bits, u64 *summary);
 #define READ_ONLY_PAGE 0x7f0000ul
 void translation(int on);
 
+/* Microseconds since some time or other. */
+u64 clock(void);
+
+/* Has CPU 1 run a function, without exceptions: there is only one place to note them. */
+void start_second_cpu(void (*function)(void));
+
 #endif

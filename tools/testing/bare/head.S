@@ -6,6 +6,7 @@
 #define LC_PGM_ILC	0x8c
 #define LC_PGM_CODE	0x8e
 #define LC_PGM_OLD_PSW	0x150
+#define LC_RESTART_NEW	0x1a0
 #define LC_PGM_NEW_PSW	0x1d0
 #define PGM_SEGMENT	0x10
 #define PGM_PAGE	0x11
@@ -20,9 +21,20 @@ _start:
 	lghi	%r2, 0
 	larl	%r3, pgm_mask
 	mvc	LC_PGM_NEW_PSW(8,%r2), 0(%r3)
+	mvc	LC_RESTART_NEW(8,%r2), 0(%r3)
 	larl	%r1, pgm
 	stg	%r1, LC_PGM_NEW_PSW+8(%r2)
+	larl	%r1, second
+	stg	%r1, LC_RESTART_NEW+8(%r2)
 	brasl	%r14, main
+	larl	%r1, stop
+	lpswe	0(%r1)
+second:
+	larl	%r15, second_stack_end
+	aghi	%r15, -160
+	xc	0(160,%r15), 0(%r15)
+	lgrl	%r1, second_cpu
+	basr	%r14, %r1
 	larl	%r1, stop
 	lpswe	0(%r1)
 pgm:
@@ -52,7 +64,13 @@ stop:	.quad	0x0002000180000000, 0	/* and waiting: the emulator ends */
 	.align	4
 exception:
 	.long	0
+	.globl	second_cpu
+	.align	8
+second_cpu:
+	.quad	0
 	.bss
 	.align	4096
 	.space	65536
 stack_end:
+	.space	65536
+second_stack_end:

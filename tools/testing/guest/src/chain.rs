@@ -6,6 +6,7 @@ use crate::{
     failure::Failure,
     host::{self, LIMIT},
     vmm::{self, Vmm},
+    waiting::Waiting,
 };
 use vfio_zpci_io::sysfs::DRIVER;
 
@@ -14,6 +15,8 @@ use vfio_zpci_io::sysfs::DRIVER;
 pub(crate) struct Chain {
     is_prepared: bool,
     guest: Option<Vmm>,
+    /// A guest without an operating system.
+    pub waiting: Option<Waiting>,
 }
 
 impl Chain {
@@ -61,10 +64,9 @@ impl Chain {
     /// After a step that failed: the next one shall find no guest. An error means that QEMU cannot
     /// be killed, and that no step makes sense any more.
     pub fn clean_up(&mut self) -> Result<(), Failure> {
-        match self.guest.take() {
-            Some(guest) => guest.kill(),
-            None => Ok(()),
-        }
+        let waiting = self.waiting.take().map_or(Ok(()), Waiting::kill);
+        let guest = self.guest.take().map_or(Ok(()), Vmm::kill);
+        waiting.and(guest)
     }
 }
 

@@ -94,18 +94,27 @@ pub(crate) fn pci_interrupts() -> io::Result<u64> {
     Ok(counts.sum())
 }
 
-/// The function, as soon as the kernel knows it.
+/// The function that goes to the guest, as soon as the kernel knows it.
 pub(crate) fn function() -> Result<Function, Failure> {
-    let address = ADDRESS.parse()?;
+    function_at(ADDRESS)
+}
+
+/// A function, as soon as the kernel knows it.
+pub(crate) fn function_at(address: &str) -> Result<Function, Failure> {
+    let address = address.parse()?;
     wait_for("the function", LIMIT, || Ok(Function::open(address).ok())).context("sysfs")
 }
 
 /// Has the function's slot switched. The process may have to wait for whoever uses the function.
 pub(crate) fn switch(on: bool) -> Result<Child, Failure> {
-    let script = format!("echo {} >{SLOT}", u8::from(on));
+    shell(&format!("echo {} >{SLOT}", u8::from(on)))
+}
+
+/// Has a shell do something meanwhile.
+pub(crate) fn shell(script: &str) -> Result<Child, Failure> {
     let mut shell = Command::new("sh");
     shell
-        .args(["-c", &script])
+        .args(["-c", script])
         .spawn()
         .context("starting the shell")
 }
@@ -193,6 +202,6 @@ pub(crate) fn read(path: &str) -> Result<String, Failure> {
     fs::read_to_string(path).context(path)
 }
 
-fn write(path: &str, text: &str) -> Result<(), Failure> {
+pub(crate) fn write(path: &str, text: &str) -> Result<(), Failure> {
     fs::write(Path::new(path), text).context(path)
 }

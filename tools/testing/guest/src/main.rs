@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The host has two ISM functions that can reach each other: one for the guest, the other for its
-//! own `ism` driver, so that the two can talk by SMC-D. In the top directory are QEMU, its
-//! firmware, the guest's kernel and initial RAM disk.
+//! own `ism` driver, so that the two can talk by SMC-D. A third function takes its time to reset; a
+//! guest without an operating system has it. In the top directory are QEMU, its firmware, the Linux
+//! guest's kernel and initial RAM disk, and the program of the other guest.
 
 mod agent;
 mod before;
@@ -24,6 +25,7 @@ mod removal;
 mod smc;
 mod traffic;
 mod vmm;
+mod waiting;
 
 use chain::Chain;
 use failure::Failure;
@@ -42,7 +44,12 @@ pub(crate) struct Step {
 }
 
 /// The steps, in the order in which they happen.
-const STEPS: &[&[Step]] = &[before::STEPS, traffic::STEPS, removal::STEPS];
+const STEPS: &[&[Step]] = &[
+    before::STEPS,
+    waiting::STEPS,
+    traffic::STEPS,
+    removal::STEPS,
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();

@@ -80,7 +80,7 @@ impl Vmm {
     pub fn start() -> Result<Self, Failure> {
         let step = "starting QEMU";
         let process = qemu().spawn().context(step)?;
-        let mut starting = Starting(Some(process));
+        let mut starting = Starting::new(process, CONSOLE);
         let interface = format!("/sys/class/net/{INTERFACE}");
         starting.wait_for("QEMU's network interface", || {
             Ok(Path::new(&interface).exists().then_some(()))
@@ -92,7 +92,7 @@ impl Vmm {
         host::run("ip", &["link", "set", INTERFACE, "up"])?;
         let listener = smc::listen(SocketAddrV4::new(HOST, agent::PORT), false).context(step)?;
         let smc = smc::listen(SocketAddrV4::new(HOST, agent::SMC_PORT), true).context(step)?;
-        let monitor = Monitor::connect().context("QEMU's monitor")?;
+        let monitor = Monitor::connect(MONITOR)?;
         listener.set_nonblocking(true).context(step)?;
         let (questions, _) =
             starting.wait_for("the guest's agent", || match listener.accept() {
@@ -145,7 +145,7 @@ impl Vmm {
     pub fn has_function(&mut self) -> Result<bool, Failure> {
         let devices = self
             .monitor
-            .execute(r#"{"execute":"qom-list","arguments":{"path":"/machine/peripheral"}}"#)?;
+            .call(r#"{"execute":"qom-list","arguments":{"path":"/machine/peripheral"}}"#)?;
         Ok(devices.contains("\"ism0\"") || devices.contains("\"zpci0\""))
     }
 
@@ -157,9 +157,14 @@ impl Vmm {
 
     /// Tries to be rid of a QEMU that may hang.
     pub fn kill(mut self) -> Result<(), Failure> {
-        self.process.kill().context("killing QEMU")?;
-        wait(&mut self.process).map(|_| ())
+        kill(&mut self.process)
     }
+}
+
+/// Tries to be rid of a QEMU that may hang.
+pub(crate) fn kill(process: &mut Child) -> Result<(), Failure> {
+    process.kill().context("killing QEMU")?;
+    wait(process).map(|_| ())
 }
 
 /// Waits until a process has ended.
@@ -168,16 +173,27 @@ pub(crate) fn wait(process: &mut Child) -> Result<ExitStatus, Failure> {
 }
 
 /// A QEMU that is killed if something else fails.
-struct Starting(Option<Child>);
+pub(crate) struct Starting {
+    process: Option<Child>,
+    /// What its guest says goes to this file.
+    console: &'static str,
+}
 
 impl Starting {
+    pub fn new(process: Child, console: &'static str) -> Self {
+        Self {
+            process: Some(process),
+            console,
+        }
+    }
+
     /// Waits for something, as long as QEMU runs.
-    fn wait_for<T>(
+    pub fn wait_for<T>(
         &mut self,
         what: &str,
         mut look: impl FnMut() -> std::io::Result<Option<T>>,
     ) -> Result<T, Failure> {
-        let process = &mut self.0;
+        let process = &mut self.process;
         let waited = host::wait_for(what, BOOT, || {
             if let Some(Some(status)) = process.as_mut().map(Child::try_wait).transpose()? {
                 return Err(std::io::Error::other(format!("QEMU ended with {status}")));
@@ -186,22 +202,22 @@ impl Starting {
         });
         // A guest that has not come up says where it is.
         waited.map_err(|error| {
-            let console = console().unwrap_or_default();
+            let console = text(self.console).unwrap_or_default();
             let last: Vec<_> = console.lines().rev().take(20).collect();
             let last: Vec<_> = last.into_iter().rev().collect();
             Failure::Wrong(format!("{error}\n{}", last.join("\n")))
         })
     }
 
-    fn done(mut self) -> Child {
+    pub fn done(mut self) -> Child {
         // Nothing takes it before.
-        self.0.take().expect("QEMU has been started")
+        self.process.take().expect("QEMU has been started")
     }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        if let Some(process) = &mut self.0 {
+        if let Some(process) = &mut self.process {
             // It may have ended itself.
             let _ = process.kill();
             let _ = wait(process);
@@ -210,25 +226,24 @@ impl Drop for Starting {
 }
 
 /// QEMU's monitor, in its language for machines.
-struct Monitor {
+pub(crate) struct Monitor {
     requests: UnixStream,
     replies: BufReader<UnixStream>,
 }
 
 impl Monitor {
-    fn connect() -> std::io::Result<Self> {
-        let requests =
-            host::wait_for(
-                "connecting",
-                LIMIT,
-                || Ok(UnixStream::connect(MONITOR).ok()),
-            )?;
-        requests.set_read_timeout(Some(LIMIT))?;
-        let replies = BufReader::new(requests.try_clone()?);
+    /// The monitor at a socket, which appears as QEMU starts.
+    pub fn connect(path: &str) -> Result<Self, Failure> {
+        let step = "QEMU's monitor";
+        let look = || Ok(UnixStream::connect(path).ok());
+        let requests = host::wait_for("connecting", LIMIT, look).context(step)?;
+        requests.set_read_timeout(Some(LIMIT)).context(step)?;
+        let replies = BufReader::new(requests.try_clone().context(step)?);
         let mut monitor = Self { requests, replies };
         // It greets first.
-        monitor.replies.read_line(&mut String::new())?;
-        monitor.request(r#"{"execute":"qmp_capabilities"}"#)?;
+        let mut greeting = String::new();
+        monitor.replies.read_line(&mut greeting).context(step)?;
+        monitor.execute("qmp_capabilities")?;
         Ok(monitor)
     }
 
@@ -246,7 +261,12 @@ impl Monitor {
         }
     }
 
-    fn execute(&mut self, request: &str) -> Result<String, Failure> {
+    /// Executes a command that takes no arguments.
+    pub fn execute(&mut self, command: &str) -> Result<String, Failure> {
+        self.call(&format!(r#"{{"execute":"{command}"}}"#))
+    }
+
+    fn call(&mut self, request: &str) -> Result<String, Failure> {
         let reply = self.request(request).context("QEMU's monitor")?;
         ensure(reply.contains("\"return\":"), || {
             format!("QEMU's monitor: {}", reply.trim_end())
@@ -269,7 +289,7 @@ impl Monitor {
             arguments += &format!(r#","{name}":{quote}{value}{quote}"#);
         }
         let request = format!(r#"{{"execute":"device_add","arguments":{{{arguments}}}}}"#);
-        self.execute(&request).map(|_| ())
+        self.call(&request).map(|_| ())
     }
 }
 
@@ -331,6 +351,11 @@ impl Request {
 
 /// What the kernel of the last guest has said.
 pub(crate) fn console() -> Result<String, Failure> {
-    let text = fs::read(CONSOLE).context(CONSOLE)?;
+    text(CONSOLE)
+}
+
+/// What is on a console.
+pub(crate) fn text(path: &str) -> Result<String, Failure> {
+    let text = fs::read(path).context(path)?;
     Ok(String::from_utf8_lossy(&text).replace('\r', ""))
 }

@@ -55,18 +55,27 @@ const CFLAGS: &str = "-march=z13 -mno-vx -msoft-float -O2 -Wall -Werror -fno-str
 const MACHINE: &str = "-M s390-ccw-virtio -accel tcg -cpu max -m 64 -nodefaults -nographic
     -no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console";
 
-/// Compiles the program.
-pub fn program(tree: &Path, scratch: &Scratch) -> Result<PathBuf> {
+/// A program: its name, and the file that has its `main()`.
+pub struct Program(&'static str, &'static str);
+
+/// The one of this rung.
+pub const CASES: Program = Program("bare", "cases.c");
+
+/// One that says how long its instructions take.
+pub const WAIT: Program = Program("wait", "wait.c");
+
+/// Compiles a program.
+pub fn program(tree: &Path, scratch: &Scratch, Program(name, main): Program) -> Result<PathBuf> {
     let dir = tree.join("tools/testing/bare");
-    let path = scratch.path("bare");
+    let path = scratch.path(name);
     let mut gcc = Command::new("s390x-linux-gnu-gcc");
     gcc.args(CFLAGS.split_whitespace())
         .arg("-o")
         .arg(&path)
-        .args(["head.S", "bare.c", "cases.c", "-lgcc"])
+        .args(["head.S", "bare.c", main, "-lgcc"])
         .current_dir(dir);
     progress::run(
-        "bare: compiling",
+        &format!("{name}: compiling"),
         &mut gcc,
         &scratch.path("gcc.log"),
         |_| String::new(),

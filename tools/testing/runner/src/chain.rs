@@ -3,16 +3,24 @@
 //! A Linux guest in the s390x host, which has an ISM function of the host: what the host needs for
 //! it, and what the emulator below has to say about it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::{
+    bare,
     cache::{Cache, Scratch},
     error::Result,
     guest::Guest,
     kernlog,
     ktap::{self, Test},
     patched::Patched,
+    qemu::{self, Functions},
 };
+
+/// The functions of the host: for the Linux guest and itself, and for one without an operating system.
+pub const FUNCTIONS: Functions = &[qemu::ISM, qemu::SLOW];
 
 /// The tests, in the host.
 pub const COMMAND: &str = "modprobe zpci-vfio-pci && guest-test";
@@ -35,9 +43,10 @@ pub const TRACE: &[&str] = &["ism_store_block", "ism_command", "memory_region_op
 /// The function of the guest in the emulator's words.
 const GID: &str = "gid 0x20 ";
 
-/// QEMU, kernel and initial RAM disk for the guest.
+/// QEMU, kernel and initial RAM disk for the guest, and the program that is the other guest.
 pub fn files(
     cache: &Cache,
+    tree: &Path,
     scratch: &Scratch,
     guest: &Guest,
     patched: &Patched,
@@ -49,7 +58,8 @@ pub fn files(
     ];
     guest.initrd(cache, &initrd, &extra, &[])?;
     let mut files = patched.vmm(cache)?.to_vec();
-    files.extend([guest.kernel.image(), initrd]);
+    let program = bare::program(tree, scratch, bare::WAIT)?;
+    files.extend([guest.kernel.image(), initrd, program]);
     Ok(files)
 }
 

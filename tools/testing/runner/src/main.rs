@@ -175,8 +175,8 @@ fn demo_ism(tree: &Path) -> Result<u8> {
     let guest = Guest::get(&cache, Flavour::Release, tree)?;
     let scratch = Scratch::new(&cache)?;
     let mut machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
-    machine.hardware = patched.hardware(&[qemu::ISM]);
-    let files = chain::files(&cache, &scratch, &guest, &patched)?;
+    machine.hardware = patched.hardware(chain::FUNCTIONS);
+    let files = chain::files(&cache, tree, &scratch, &guest, &patched)?;
     machine.files.extend(files);
     let code = run(&cache, &guest, &machine, chain::DEMO)?;
     Ok(verdict(

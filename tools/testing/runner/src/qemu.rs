@@ -37,6 +37,15 @@ pub const ISM: &[&str] = &[
     "ism,id=ism1,gid=0x30,pchid=0x1c0",
 ];
 
+/// A function that the host has to ask again and again to be enabled or disabled: each time takes
+/// about 2 s. Only the patched QEMU has it.
+pub const SLOW: &[&str] = &[
+    "-device",
+    "zpci,uid=5,fid=0x50,target=nv2,x-inject-clp-busy=65",
+    "-device",
+    "nvme,id=nv2,serial=z3,cmb_size_mb=1",
+];
+
 /// Functions that fail on purpose, see tools/testing/ism/src/machine.rs. Only the patched QEMU has
 /// them.
 pub const FAILING: &[&str] = &[

@@ -300,7 +300,7 @@ const RUNGS: &[Rung] = &[
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
-            functions: &[qemu::ISM],
+            functions: chain::FUNCTIONS,
             trace: chain::TRACE,
             files: Files::LinuxGuest,
             command: chain::COMMAND,
@@ -612,10 +612,10 @@ impl Boot {
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
             Files::Bare => {
                 let mut files = patched.vmm(cache)?.to_vec();
-                files.push(bare::program(tree, &scratch)?);
+                files.push(bare::program(tree, &scratch, bare::CASES)?);
                 files
             }
-            Files::LinuxGuest => chain::files(cache, &scratch, guest, &patched)?,
+            Files::LinuxGuest => chain::files(cache, tree, &scratch, guest, &patched)?,
             Files::Packages => packages::files(cache, tree, &guest.kernel, &scratch)?,
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A request that has to wait for the host, in a guest with two processors: who else has to wait?
+//!
+//! The guest is the program `tools/testing/bare/wait.c`. Whoever resets the function holds its device
+//! lock for some seconds, because the machine below finds it busy for that long.
+
+use crate::{
+    chain::{wait_until, Chain},
+    failure::{ensure, Context, Failure},
+    host,
+    vmm::{self, Monitor, Starting},
+    Outcome, Step,
+};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+use vfio_zpci_io::sysfs::DRIVER;
+
+pub(crate) const STEPS: &[Step] = &[
+    Step {
+        name: "while a request waits, QEMU and the guest's other processor go on",
+        story: "A function is reset, which takes seconds, while one of a guest's two processors uses it.",
+        run: others_go_on,
+    },
+    Step {
+        name: "a function is disabled after the request that is under way, not before",
+        story: "Another reset. The other processor disables the function meanwhile.",
+        run: disable,
+    },
+];
+
+/// The function that takes its time to reset.
+const ADDRESS: &str = "0005:00:00.0";
+
+const CONSOLE: &str = "/tmp/waiting.console";
+const MONITOR: &str = "/tmp/waiting.monitor";
+
+/// A store that takes longer waits for the reset.
+const SLOW_MS: u64 = 1000;
+
+/// How often the monitor has to answer while one store waits. It would be once, by chance, if QEMU
+/// stood still.
+const ANSWERS: usize = 3;
+
+/// QEMU with the guest.
+pub(crate) struct Waiting {
+    process: Child,
+    monitor: Monitor,
+}
+
+/// What the guest's other processor says ten times a second.
+struct Beat {
+    number: u64,
+    /// The store that the first one is about, 0 if there is none, and for how long it has been.
+    store: u64,
+    ms: u64,
+}
+
+impl Beat {
+    /// From "beat 57: store 123, for 1800 ms, busy 0 times".
+    fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line
+            .strip_prefix("beat ")?
+            .split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.find(|text| !text.is_empty())?.parse().ok();
+        Some(Self {
+            number: number()?,
+            store: number()?,
+            ms: number()?,
+        })
+    }
+}
+
+impl Waiting {
+    fn start() -> Result<Self, Failure> {
+        host::function_at(ADDRESS)?.bind(DRIVER)?;
+        // QEMU resets it, too, and shall not wait for the slow kind of reset.
+        set_reset_method("flr")?;
+        let mut qemu = Command::new("/qemu-system-s390x");
+        qemu.args(["-L", "/", "-M", "s390-ccw-virtio", "-accel"])
+            .args(["tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "64"])
+            .args(["-nodefaults", "-nographic", "-no-reboot"])
+            .args(["-kernel", "/wait", "-device", "sclpconsole,chardev=console"])
+            .args(["-chardev", &format!("file,id=console,path={CONSOLE}")])
+            .args(["-qmp", &format!("unix:{MONITOR},server=on,wait=off")])
+            .args(["-device", "zpci,uid=5,fid=5,target=slow,io-region=on"])
+            .args(["-device", &format!("vfio-pci,id=slow,host={ADDRESS}")])
+            .stdin(Stdio::null());
+        // What another guest has said is not of interest; most often there was none.
+        let _ = fs::remove_file(CONSOLE);
+        let process = qemu.spawn().context("starting QEMU")?;
+        let mut starting = Starting::new(process, CONSOLE);
+        starting.wait_for("the guest", || Ok(last_beat().ok().flatten()))?;
+        let monitor = Monitor::connect(MONITOR)?;
+        set_reset_method("bus")?;
+        Ok(Self {
+            process: starting.done(),
+            monitor,
+        })
+    }
+
+    /// Whether the monitor has answered while a store waited: the same store waits before the
+    /// question and after the answer.
+    fn answers(&mut self) -> Result<bool, Failure> {
+        let Some(before) = last_beat()?.filter(|beat| beat.ms >= SLOW_MS) else {
+            return Ok(false);
+        };
+        self.monitor.execute("query-status")?;
+        let answered = last_beat()?.map_or(0, |beat| beat.number);
+        let mut after = None;
+        wait_until("a sign of life of the guest", || {
+            after = last_beat()?.filter(|beat| beat.number > answered);
+            Ok(after.is_some())
+        })?;
+        Ok(after.is_some_and(|after| after.store == before.store && after.ms > before.ms))
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        self.monitor.execute("quit")?;
+        let status = vmm::wait(&mut self.process)?;
+        ensure(status.success(), || format!("QEMU ended with {status}"))
+    }
+
+    pub fn kill(mut self) -> Result<(), Failure> {
+        vmm::kill(&mut self.process)
+    }
+}
+
+fn set_reset_method(name: &str) -> Result<(), Failure> {
+    host::write(
+        &format!("/sys/bus/pci/devices/{ADDRESS}/reset_method"),
+        name,
+    )
+}
+
+/// Has the host reset the function.
+fn reset() -> Result<Child, Failure> {
+    host::shell(&format!("echo 1 >/sys/bus/pci/devices/{ADDRESS}/reset"))
+}
+
+/// The lines of the console that are complete.
+fn lines() -> Result<Vec<String>, Failure> {
+    let text = vmm::text(CONSOLE)?;
+    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    Ok(complete.lines().map(str::to_owned).collect())
+}
+
+fn last_beat() -> Result<Option<Beat>, Failure> {
+    Ok(lines()?.iter().rev().find_map(|line| Beat::parse(line)))
+}
+
+fn longest_store_ms() -> Result<u64, Failure> {
+    let lines = lines()?;
+    let times = lines.iter().filter_map(|line| Some(Beat::parse(line)?.ms));
+    Ok(times.max().unwrap_or(0))
+}
+
+fn others_go_on(chain: &mut Chain) -> Outcome {
+    let guest = chain.waiting.insert(Waiting::start()?);
+    let start = Instant::now();
+    let mut reset = reset()?;
+    let mut answers = 0;
+    wait_until("the end of the reset", || {
+        answers += usize::from(guest.answers()?);
+        Ok(reset.try_wait().context("the reset")?.is_some())
+    })?;
+    let status = vmm::wait(&mut reset)?;
+    let seconds = start.elapsed().as_secs_f32();
+    ensure(status.success(), || format!("the reset: {status}"))?;
+    let found = format!(
+        "While a store of the guest waited for {} ms or more (the reset took {seconds:.1} s), the \
+         monitor has answered {answers} times",
+        longest_store_ms()?
+    );
+    ensure(answers >= ANSWERS, || found.clone())?;
+    Ok(found + ", each time between two signs of life of the other processor")
+}
+
+fn disable(chain: &mut Chain) -> Outcome {
+    if chain.waiting.is_none() {
+        others_go_on(chain)?;
+    }
+    let Some(mut guest) = chain.waiting.take() else {
+        return Err(Failure::Wrong("there is no guest".into()));
+    };
+    let has = |part: &str| Ok(lines()?.iter().any(|line| line.contains(part)));
+    let result = (|| {
+        let mut reset = reset()?;
+        wait_until("the guest disables the function", || {
+            has("disabling during store ")
+        })?;
+        let mut answers = 0;
+        wait_until("the function is disabled", || {
+            guest.monitor.execute("query-status")?;
+            let disabled = has("disabled: ")?;
+            answers += usize::from(!disabled);
+            Ok(disabled)
+        })?;
+        wait_until("the end of the guest's program", || has("last store: "))?;
+        let status = vmm::wait(&mut reset)?;
+        ensure(status.success(), || format!("the reset: {status}"))?;
+        for wanted in [
+            "disabled: yes",
+            "the store had ended: yes",
+            "last store: cc 3",
+        ] {
+            ensure(has(wanted)?, || {
+                let said = lines().unwrap_or_default().into_iter();
+                let said: Vec<_> = said.filter(|line| Beat::parse(line).is_none()).collect();
+                format!("not '{wanted}', but: {}", said.join("; "))
+            })?;
+        }
+        ensure(answers > 0, || {
+            "the monitor has not answered before the function was disabled".into()
+        })?;
+        Ok(format!(
+            "It was disabled when the store had ended, and the monitor answered {answers} times before"
+        ))
+    })();
+    match result {
+        Ok(found) => guest.end().map(|()| found),
+        Err(failure) => {
+            chain.waiting = Some(guest);
+            Err(failure)
+        }
+    }
+}
