@@ -128,8 +128,8 @@ impl Place<'_> {
     }
 }
 
-/// What `f` returns in a task that has been killed: this one, a kernel thread, to which nothing else
-/// happens. For tests.
+/// What `f` returns in a task that has been killed: this one, a kernel thread, to which nothing
+/// else happens. For tests.
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
 pub(crate) fn as_killed<R>(f: impl FnOnce() -> R) -> R {
     /// What kernel threads have instead of a handler: `SIG_IGN`, and `SIG_KTHREAD` after
