@@ -143,7 +143,7 @@ rustdoc: ## documentation of the module's crates
 	@$(runner) rustdoc
 
 htmldocs: ## Documentation as web pages, in Documentation/output/html
-	@scripts/toolchain run python3 -m sphinx -q -W --keep-going Documentation Documentation/output/html
+	@scripts/toolchain run python3 -m sphinx -q -E -W --keep-going Documentation Documentation/output/html
 	@echo Documentation/output/html/index.html
 
 rust-analyzer: ## rust-project.json for the module's crates
