@@ -199,7 +199,18 @@ impl Mutant {
 
 /// Makes `work` a copy of what the tests are built from.
 fn copy(tree: &Path, work: &Path) -> Result<()> {
-    let parts = ["Kbuild", "drivers", "include", "rust", "tools", "scripts"];
+    let parts = [
+        "Documentation",
+        "Kbuild",
+        "Makefile",
+        "README.md",
+        "drivers",
+        "include",
+        "rust",
+        "samples",
+        "scripts",
+        "tools",
+    ];
     let mut rsync = Command::new("rsync");
     rsync.args([
         "--recursive",
@@ -207,6 +218,8 @@ fn copy(tree: &Path, work: &Path) -> Result<()> {
         "--perms",
         "--checksum",
         "--delete",
+        // What is made from it.
+        "--exclude=/Documentation/output",
     ]);
     rsync
         .args(parts.iter().map(|part| tree.join(part)))
