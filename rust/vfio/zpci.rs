@@ -112,10 +112,10 @@ impl Zdev {
     pub(crate) unsafe fn new(device: &pci::Device<device::Bound>) -> Self {
         // CAST: `pci::Device` is a transparent wrapper of `struct pci_dev`.
         let pdev = core::ptr::from_ref(device).cast_mut().cast();
+        // INVARIANT: By the safety requirements.
+        //
         // SAFETY: Every PCI function of an s390 machine is a zPCI function, and keeps a reference
         // to its `zpci_dev`.
-        //
-        // INVARIANT: By the safety requirements.
         Self(unsafe { NonNull::new_unchecked(bindings::vfio_helper_to_zpci(pdev)) })
     }
 
