@@ -130,10 +130,12 @@ impl Vmm {
         self.0.hear("asked", limit);
     }
 
-    /// Waits until the host has reported an error of the function.
+    /// Waits until the host has reported an error of the function, and returns what came of requests
+    /// that were sent at once.
     #[track_caller]
-    pub fn error(&mut self, limit: Duration) {
-        self.0.hear("error", limit);
+    pub fn error(&mut self, limit: Duration) -> Tally {
+        let answer = self.0.hear("error", limit);
+        Tally::parse(&answer).unwrap_or_else(|| panic!("error: '{answer}'"))
     }
 
     /// Kills it and returns how long it took to die.

@@ -42,15 +42,19 @@ impl Pace {
             (Self::Colliding, 1) => Moment::BeforeTick { step: 0 },
             (Self::Colliding, _) => {
                 // Different ones, so that they also interrupt each other.
-                let priority = i32::try_from(number).expect("a few threads");
-                let urgent = Scheduler::SCHED_FIFO.with_params(SchedulerParams { priority });
-                urgent.set_current().expect("SCHED_FIFO");
+                be_urgent(i32::try_from(number).expect("a few threads"));
                 Moment::Tick {
                     awake: Instant::now(),
                 }
             }
         }
     }
+}
+
+/// Lets the current thread, when it wakes, interrupt all that are not real-time threads.
+pub(crate) fn be_urgent(priority: i32) {
+    let urgent = Scheduler::SCHED_FIFO.with_params(SchedulerParams { priority });
+    urgent.set_current().expect("SCHED_FIFO");
 }
 
 /// How long before a tick the first thread begins to send: enough for some requests.

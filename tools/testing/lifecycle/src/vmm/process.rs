@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The stand-in for a VMM: a process that reads commands and answers each with its name and what
-//! came of it. `asked` and `error` come unasked, when VFIO signals the eventfds for them.
+//! came of it. `asked` and `error` come unasked, when VFIO signals the eventfds for them, `error` with
+//! what came of requests that were sent at once.
 
-use super::pace::Pace;
+use super::pace::{self, Pace};
 use crate::{
     nvme,
     tally::{self, Tally},
@@ -54,9 +55,12 @@ fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
     let address = ADDRESS.parse()?;
     let device = Arc::new(vfio_zpci_io::Device::open(&address, Access::Iommufd)?);
     device.enable_memory(true)?;
-    announce(&device, Irq::Request, "asked")?;
-    announce(&device, Irq::Error, "error")?;
+    announce(&device, Irq::Request, || println!("asked"))?;
     let region = ZpciIo::find(device.clone())?;
+    let same = region.clone();
+    announce(&device, Irq::Error, move || {
+        println!("error {}", repeat(20, || request(&same, 0, 0)));
+    })?;
     let mut workers = Workers::start(&region, threads, pace);
     println!("ready");
 
@@ -64,14 +68,7 @@ fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
         let line = line?;
         let (command, count) = line.split_once(' ').unwrap_or((&line, "1"));
         let count = count.parse()?;
-        let repeat = |call: &dyn Fn() -> Result<(), i32>| {
-            let mut tally = Tally::default();
-            for _ in 0..count {
-                // It is counted.
-                let _ = tally.call(call);
-            }
-            tally
-        };
+        let repeat = |call: &dyn Fn() -> Result<(), i32>| repeat(count, call);
         let tally = match command {
             "issue" => repeat(&|| request(&region, 0, 0)),
             "reset" => repeat(&|| device.reset().map_err(errno)),
@@ -97,16 +94,27 @@ fn serve(threads: usize, pace: Pace) -> Result<(), Box<dyn std::error::Error>> {
     std::process::exit(0)
 }
 
-/// Prints `what` whenever VFIO signals `irq`.
-fn announce(device: &Device, irq: Irq, what: &'static str) -> Result<(), Error> {
+fn repeat(count: u32, call: impl Fn() -> Result<(), i32>) -> Tally {
+    let mut tally = Tally::default();
+    for _ in 0..count {
+        // It is counted.
+        let _ = tally.call(&call);
+    }
+    tally
+}
+
+/// Does this whenever VFIO signals `irq`, before anything else here: while who signals it still holds
+/// the device lock.
+fn announce(device: &Device, irq: Irq, act: impl Fn() + Send + 'static) -> Result<(), Error> {
     let event = eventfd(0, EventfdFlags::CLOEXEC).map_err(|source| Error::Call {
         call: "eventfd",
         source: source.into(),
     })?;
     device.set_eventfd(irq, Some(event.as_fd()))?;
     thread::spawn(move || {
+        pace::be_urgent(1);
         while read(&event, &mut [0; 8]).is_ok() {
-            println!("{what}");
+            act();
         }
     });
     Ok(())
