@@ -73,7 +73,7 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
         let key = (mutant.rung.name, mutant.test.as_str());
         let control = controls
             .entry(key)
-            .or_insert_with(|| listed(mutant.control(&cache, tree, &results)));
+            .or_insert_with(|| listed(mutant.control(&cache, tree, &work, &results)));
         let objections = if control.is_empty() {
             listed(mutant.survives(&cache, tree, &work, &results))
         } else {
@@ -135,11 +135,20 @@ impl Mutant {
         patch
     }
 
-    /// Why its test says nothing about a mutant; nothing if it passes without the defect.
-    fn control(&self, cache: &Cache, tree: &Path, results: &Path) -> Result<Vec<String>> {
+    /// Why its test says nothing about a mutant; nothing if it passes without the defect. In the same
+    /// copy: for cargo, which takes two trees with one target directory for the same, what has been built
+    /// from another would be up to date.
+    fn control(
+        &self,
+        cache: &Cache,
+        tree: &Path,
+        work: &Path,
+        results: &Path,
+    ) -> Result<Vec<String>> {
+        copy(tree, work)?;
         let results = results.join("control");
         fs::create_dir_all(&results).context("making the results' directory")?;
-        let tests = self.rung.run(cache, tree, &results, Some(&self.test))?;
+        let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
         let group = Test::group(self.rung.name, tests);
         if group.passes(&self.test) {
             return Ok(Vec::new());
