@@ -17,6 +17,7 @@ use rustix::{
     mm::MapFlags,
 };
 use std::{
+    cell::Cell,
     fs::{self, File},
     ops::ControlFlow,
     os::{
@@ -71,7 +72,7 @@ pub(crate) const CLOSED: &[Closed] = &[
             let mut failed = 0;
             failing.each(
                 || open("/dev/iommu", OFlags::RDWR),
-                |iommufd| open_device(&node, iommufd),
+                |iommufd| open_device(&node, iommufd).map(drop),
                 |_, result| {
                     failed += u32::from(result.is_err());
                     ControlFlow::Continue(())
@@ -82,6 +83,71 @@ pub(crate) const CLOSED: &[Closed] = &[
             works(function)?;
             assert_eq!(enabled(function), before, "users of the function");
             Ok(())
+        },
+    },
+    Closed {
+        name: "ENOMEM: no memory to close the device",
+        run: |function| {
+            let failing = Failing::new()?;
+            let before = enabled(function);
+            let node = function.vfio_device().expect("sysfs").expect("a node");
+            let tries = failing.each(
+                || {
+                    let iommufd = open("/dev/iommu", OFlags::RDWR);
+                    let device = open_device(&node, &iommufd).expect("open");
+                    (Cell::new(Some(device)), iommufd)
+                },
+                |(device, _)| {
+                    drop(device.take());
+                    Ok(())
+                },
+                |_, _| {
+                    assert_eq!(enabled(function), before, "users of the function");
+                    ControlFlow::Continue(())
+                },
+            );
+            note(&format!("{} allocations", tries - 1));
+            works(function)
+        },
+    },
+    Closed {
+        name: "ENOMEM: no memory to reset the function",
+        run: |function| {
+            let failing = Failing::new()?;
+            let path = function.directory().join("reset");
+            let tries = failing.each(
+                || open(&path, OFlags::WRONLY),
+                |reset| rustix::io::write(reset, b"1").map(drop),
+                |_, _| ControlFlow::Continue(()),
+            );
+            note(&format!("{} allocations", tries - 1));
+            works(function)
+        },
+    },
+    Closed {
+        name: "ENOMEM: no memory to unbind the driver",
+        run: |function| {
+            let failing = Failing::new()?;
+            let tries = failing.each(
+                || {
+                    function.bind(DRIVER).expect("bind");
+                    open(function.directory().join("driver/unbind"), OFlags::WRONLY)
+                },
+                |unbind| {
+                    rustix::io::write(unbind, function.address().to_string().as_bytes()).map(drop)
+                },
+                |_, result| {
+                    match result {
+                        Ok(()) => nothing_is_left(function),
+                        // What was written has not got as far as to the driver.
+                        Err(_) => assert!(function.driver().expect("sysfs").is_some(), "bound"),
+                    }
+                    ControlFlow::Continue(())
+                },
+            );
+            note(&format!("{} allocations", tries - 1));
+            function.bind(DRIVER).expect("bind");
+            works(function)
         },
     },
     Closed {
@@ -107,6 +173,7 @@ pub(crate) const CLOSED: &[Closed] = &[
                         Ok(()) => write(&control("unbind")).expect("unbind"),
                         Err(_) => failed += 1,
                     }
+                    nothing_is_left(function);
                     match result.is_err() && made.contains("vfio_assign_device_set") {
                         // The rest is the VFIO core's, which soon gives up a group in a way that it
                         // warns about itself: with the IOMMU group still in it. Two binds do not
@@ -171,13 +238,13 @@ impl Failing {
     }
 
     /// Runs `operation` for each of its allocations, which fails: it succeeds or says `ENOMEM`.
-    /// Ends when nothing has failed, or `after` has seen enough.
+    /// Ends when nothing has failed, or `after` has seen enough, and returns how often it was run.
     fn each<T>(
         &self,
         prepare: impl Fn() -> T,
         operation: impl Fn(&T) -> Result<(), Errno>,
         mut after: impl FnMut(T, Result<(), Errno>) -> ControlFlow<()>,
-    ) {
+    ) -> u32 {
         for number in 1..Self::LIMIT {
             let prepared = prepare();
             self.set(number);
@@ -190,7 +257,7 @@ impl Failing {
                 Err(errno) => panic!("allocation {number} failed: {errno}"),
             }
             if after(prepared, result).is_break() || !failed {
-                return;
+                return number;
             }
         }
         panic!("the operation allocates without end");
@@ -244,8 +311,8 @@ struct Bind {
 
 const VFIO_DEVICE_BIND_IOMMUFD: Opcode = opcode::none(b';', 118);
 
-/// Opens the device as far as the driver has to do with it, and closes it.
-fn open_device(node: &Path, iommufd: &OwnedFd) -> Result<(), Errno> {
+/// Opens the device as far as the driver has to do with it.
+fn open_device(node: &Path, iommufd: &OwnedFd) -> Result<OwnedFd, Errno> {
     let device = rustix::fs::open(node, OFlags::RDWR, Mode::empty())?;
     let mut bind = Bind {
         argsz: size_of::<Bind>() as u32,
@@ -259,7 +326,8 @@ fn open_device(node: &Path, iommufd: &OwnedFd) -> Result<(), Errno> {
             &device,
             Updater::<VFIO_DEVICE_BIND_IOMMUFD, _>::new(&mut bind),
         )
-    }
+    }?;
+    Ok(device)
 }
 
 fn open(path: impl AsRef<Path>, flags: OFlags) -> OwnedFd {
@@ -271,6 +339,16 @@ fn open(path: impl AsRef<Path>, flags: OFlags) -> OwnedFd {
 /// How often the function has been enabled, and not disabled yet.
 fn enabled(function: &Function) -> u64 {
     function.number("enable").expect("the number of users")
+}
+
+/// The driver is not bound, and has kept nothing of the function that others see.
+fn nothing_is_left(function: &Function) {
+    assert_eq!(function.driver().expect("sysfs"), None, "the driver");
+    let fid = function.zpci_fid().expect("a zPCI function");
+    let numbers = format!("/sys/kernel/debug/zpci-vfio-pci-{fid:08x}");
+    assert!(!Path::new(&numbers).exists(), "its numbers in debugfs");
+    let users = fs::read_to_string(format!("/sys/module/{DRIVER}/refcnt"));
+    assert_eq!(users.expect("sysfs").trim(), "0", "users of the module");
 }
 
 /// The function can be used.
