@@ -14,7 +14,7 @@ use rustix::{
 };
 use std::{
     os::fd::AsFd,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
 use vfio_zpci_io::{abi::Request, Irq};
@@ -27,14 +27,23 @@ pub(crate) const TESTS: &[Test] = &[
         f.all_accepted(f.each())
     }),
     test("EIO or success while PCI_COMMAND is written", |f| {
-        let failed = during(f, |f| {
+        let failed = during(f, |f, ended| {
+            // Each time, until requests that began afterwards have ended: one at least of two threads.
+            let some_more = || {
+                let before = ended.load(Ordering::Relaxed);
+                while ended.load(Ordering::Relaxed) < before + 3 {
+                    thread::yield_now();
+                }
+            };
             for _ in 0..50 {
                 f.device.enable_memory(false).expect("memory space off");
-                thread::yield_now();
+                some_more();
                 f.device.enable_memory(true).expect("memory space on");
+                some_more();
             }
         });
         assert!(failed.iter().all(|&errno| errno == Errno::IO), "{failed:?}");
+        assert!(failed.len() >= 50, "{} have failed", failed.len());
         f.all_accepted(f.each())
     }),
     test("EIO: the function is in a low-power state (D3hot)", |f| {
@@ -63,7 +72,7 @@ pub(crate) const TESTS: &[Test] = &[
         "VFIO_DEVICE_RESET never fails because of requests, nor they because of it",
         |f| {
             resettable(f)?;
-            let failed = during(f, |f| {
+            let failed = during(f, |f, _| {
                 for _ in 0..50 {
                     f.device.reset().expect("reset");
                 }
@@ -72,7 +81,8 @@ pub(crate) const TESTS: &[Test] = &[
             Ok(())
         },
     ),
-    test("request and error notifiers", |f| {
+    // That they are notified, the lifecycle tests show.
+    test("request and error notifiers: set and cleared", |f| {
         for irq in [Irq::Request, Irq::Error] {
             let event = eventfd(0, EventfdFlags::CLOEXEC).expect("eventfd");
             f.device.set_eventfd(irq, Some(event.as_fd())).expect("set");
@@ -108,22 +118,27 @@ fn resettable(f: &Fixture<'_>) -> Result<(), Skip> {
     }
 }
 
-/// Runs `meanwhile` with two threads sending requests all the time, and returns their errors.
-fn during(f: &Fixture<'_>, meanwhile: fn(&Fixture<'_>)) -> Vec<Errno> {
+/// Runs `meanwhile`, which can see how many have ended, with two threads sending requests all the time,
+/// and returns their errors.
+fn during(f: &Fixture<'_>, meanwhile: fn(&Fixture<'_>, ended: &AtomicUsize)) -> Vec<Errno> {
     let stop = AtomicBool::new(false);
+    let ended = AtomicUsize::new(0);
     let send = || {
         let mut failed = Vec::new();
         let mut sent = 0;
         // At least one round, however short `meanwhile` is.
         while sent == 0 || !stop.load(Ordering::Relaxed) {
-            failed.extend(f.each().iter().filter_map(|r| f.send(r).err()));
+            for request in f.each() {
+                failed.extend(f.send(&request).err());
+                ended.fetch_add(1, Ordering::Relaxed);
+            }
             sent += 1;
         }
         failed
     };
     thread::scope(|scope| {
         let threads = [scope.spawn(send), scope.spawn(send)];
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| meanwhile(f)));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| meanwhile(f, &ended)));
         stop.store(true, Ordering::Relaxed);
         let failed = threads.map(|thread| thread.join().expect("a thread with requests"));
         done.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
