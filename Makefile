@@ -64,6 +64,9 @@ runner := scripts/toolchain run cargo run -q --release --locked --manifest-path 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
 
+run-picture: ## put a picture of that into README: what it prints today
+	@$(runner) run-picture
+
 test: ## run the tests; T='host region' selects; LONG=1 also the long ones (hours)
 	@$(runner) test $(T)
 
@@ -114,9 +117,9 @@ hardware-kit: ## make one archive of them, with a script that tries a function o
 
 kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and the module
 	@$(runner) kernel-packages
+
 qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT=
 	@scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))'
-
 
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm

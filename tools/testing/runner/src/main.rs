@@ -21,6 +21,7 @@ mod module;
 mod mutants;
 mod packages;
 mod patched;
+mod picture;
 mod progress;
 #[cfg(test)]
 mod promises;
@@ -32,7 +33,7 @@ mod vm;
 
 use std::{
     env, fs,
-    io::stdout,
+    io::{stdout, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -49,6 +50,7 @@ use crate::{
     error::{Context, Error, Result},
     guest::Guest,
     kernel::{Flavour, Kernel},
+    ktap::Test,
     module::Module,
     patched::Patched,
     vm::Machine,
@@ -56,6 +58,7 @@ use crate::{
 
 const USAGE: &str = "\
 usage: runner run             boot the machine and show the driver at work
+       runner run-picture     show that in README, too
        runner demo-ism        show a guest of the machine that has an ISM function
        runner bench           count the instructions of an access, by this driver and by others
        runner bench-save      put these figures into the documentation
@@ -126,7 +129,8 @@ fn dispatch(args: &[&str]) -> Result<u8> {
     }
     let flavour = vm::var("FLAVOUR").unwrap_or_else(|| "release".into());
     match args {
-        ["run"] => demo(&tree),
+        ["run"] => demo(&tree, &mut stdout().lock()),
+        ["run-picture"] => record(&tree),
         ["demo-ism"] => demo_ism(&tree),
         ["bench"] => bench::show(&tree),
         ["bench-save"] => bench::save(&tree),
@@ -157,15 +161,36 @@ fn dispatch(args: &[&str]) -> Result<u8> {
 }
 
 /// `run`: everything from nothing to the demonstration.
-fn demo(tree: &Path) -> Result<u8> {
+fn demo(tree: &Path, output: &mut dyn Write) -> Result<u8> {
     let cache = Cache::open()?;
     let guest = Guest::for_demo(&cache, tree)?;
     let machine = Machine::from_env(Flavour::Release, TIMEOUT)?;
-    let code = run(&cache, &guest, &machine, DEMO)?;
-    Ok(verdict(
+    let code = run(&cache, &guest, &machine, DEMO, output)?;
+    verdict(
         code,
         "the zPCI I/O region works in the booted s390x host",
-    ))
+        output,
+    )
+}
+
+/// `run-picture`: what that prints, for those who only read of it.
+fn record(tree: &Path) -> Result<u8> {
+    let mut output = Vec::new();
+    let code = demo(tree, &mut output)?;
+    let output = String::from_utf8_lossy(&output);
+    if code != 0 {
+        print!("{output}");
+        return Ok(code);
+    }
+    println!("{}", picture::save(tree, &output)?.display());
+    Ok(0)
+}
+
+/// Whether it works, and is what README shows.
+fn test_demo(_: &Cache, tree: &Path) -> Result<Vec<Test>> {
+    let mut output = Vec::new();
+    let code = demo(tree, &mut output)?;
+    picture::tests(tree, code, &String::from_utf8_lossy(&output))
 }
 
 /// `demo-ism`: the same for a guest of the s390x host that has an ISM function.
@@ -178,23 +203,27 @@ fn demo_ism(tree: &Path) -> Result<u8> {
     machine.hardware = patched.hardware(chain::FUNCTIONS);
     let files = chain::files(&cache, tree, &scratch, &guest, &patched)?;
     machine.files.extend(files);
-    let code = run(&cache, &guest, &machine, chain::DEMO)?;
-    Ok(verdict(
+    let output = &mut stdout().lock();
+    let code = run(&cache, &guest, &machine, chain::DEMO, output)?;
+    verdict(
         code,
         "a guest of the booted s390x host has used an ISM function",
-    ))
+        output,
+    )
 }
 
 /// The last line of a demonstration, and the exit code.
-fn verdict(code: u8, success: &str) -> u8 {
+fn verdict(code: u8, success: &str, output: &mut dyn Write) -> Result<u8> {
     match code {
-        0 => println!("PASSED: {success}."),
-        NO_RESULT => {
-            println!("FAILED: the s390x host did not get to the end of the demonstration.");
-        }
-        code => println!("FAILED: the demonstration ended with code {code}."),
+        0 => writeln!(output, "PASSED: {success}."),
+        NO_RESULT => writeln!(
+            output,
+            "FAILED: the s390x host did not get to the end of the demonstration."
+        ),
+        code => writeln!(output, "FAILED: the demonstration ended with code {code}."),
     }
-    u8::from(code != 0)
+    .context("telling the result")?;
+    Ok(u8::from(code != 0))
 }
 
 /// `vm`: one command, its output, its code.
@@ -204,12 +233,19 @@ fn command(tree: &Path, flavour: Flavour) -> Result<u8> {
     let cache = Cache::open()?;
     let machine = machine(&cache, tree, flavour)?;
     let guest = Guest::get(&cache, flavour, tree)?;
-    run(&cache, &guest, &machine, &command)
+    let output = &mut stdout().lock();
+    run(&cache, &guest, &machine, &command, output)
 }
 
 /// Runs a command and tells what the kernel thinks of it.
-fn run(cache: &Cache, guest: &Guest, machine: &Machine, command: &str) -> Result<u8> {
-    let outcome = vm::run(cache, guest, machine, command, false, &mut stdout().lock())?;
+fn run(
+    cache: &Cache,
+    guest: &Guest,
+    machine: &Machine,
+    command: &str,
+    output: &mut dyn Write,
+) -> Result<u8> {
+    let outcome = vm::run(cache, guest, machine, command, false, output)?;
     match outcome.end {
         Ok(report) => {
             let complaint = kernlog::complaint(&outcome.console);

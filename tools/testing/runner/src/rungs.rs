@@ -50,8 +50,8 @@ enum Kind {
     Cargo(&'static [&'static str]),
     /// A program of the tree that prints KTAP, on this machine.
     Program(&'static str),
-    /// The series of patches for the kernel, on this machine.
-    Series,
+    /// Tests of this program's own.
+    Own(fn(&Cache, &Path) -> Result<Vec<Test>>),
     /// A command in a booted s390x host of its own.
     Boot(Boot),
 }
@@ -155,7 +155,13 @@ const RUNGS: &[Rung] = &[
         name: "upstream",
         seconds: 20,
         skips: &[],
-        kind: Kind::Series,
+        kind: Kind::Own(upstream::check),
+    },
+    Rung {
+        name: "run",
+        seconds: 10,
+        skips: &[],
+        kind: Kind::Own(crate::test_demo),
     },
     Rung {
         name: "emulator",
@@ -540,7 +546,7 @@ impl Rung {
                 tests.push(Test::check("end of the program", end));
                 Ok(tests)
             }
-            Kind::Series => upstream::check(cache, tree),
+            Kind::Own(tests) => tests(cache, tree),
             Kind::Boot(boot) => boot.run(self.name, cache, tree, &keep, filter),
         }
     }
