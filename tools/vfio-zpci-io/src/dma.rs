@@ -11,6 +11,8 @@ use std::sync::{atomic::AtomicU8, Arc};
 #[repr(C, align(4096))]
 pub struct DmaPage([AtomicU8; PAGE_SIZE]);
 
+const _: () = assert!(align_of::<DmaPage>() == PAGE_SIZE);
+
 impl DmaPage {
     /// So many pages of zeroes.
     pub fn zeroed(count: usize) -> Arc<[Self]> {

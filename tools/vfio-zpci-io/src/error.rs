@@ -4,6 +4,11 @@
 
 #[cfg(feature = "sysfs")]
 use crate::sysfs::Address;
+use crate::{
+    abi::{Request, BLOCKW},
+    answer::{ADDRESSING, BLOCKED, BUSY, IN_ERROR, NOT_VALID, OPERAND, SPECIFICATION},
+    Answer,
+};
 use rustix::io::Errno;
 use std::{io, path::PathBuf};
 use thiserror::Error;
@@ -146,66 +151,65 @@ pub enum RequestError {
     Other(i32),
 }
 
+/// What the region documents of an errno: what it is here, whether the instruction may have been
+/// issued, whether the same request may be sent again, and what a VMM answers to its guest.
+type Row = (Errno, RequestError, bool, bool, Answer);
+
 impl RequestError {
+    const TABLE: [Row; 10] = [
+        (Errno::INVAL, Self::Invalid, false, false, OPERAND),
+        (Errno::FAULT, Self::Fault, false, false, ADDRESSING),
+        (Errno::NOMEM, Self::NoMemory, false, true, BUSY),
+        (Errno::IO, Self::Disabled, false, false, BLOCKED),
+        (Errno::AGAIN, Self::Locked, false, true, BUSY),
+        (Errno::INTR, Self::Interrupted, false, false, BLOCKED),
+        (Errno::NODEV, Self::Gone, true, false, NOT_VALID),
+        (Errno::NXIO, Self::Operands, true, false, OPERAND),
+        (Errno::REMOTEIO, Self::Refused, true, false, IN_ERROR),
+        (Errno::BUSY, Self::Busy, true, true, BUSY),
+    ];
+
     /// The variant for an errno.
     pub fn from_errno(errno: i32) -> Self {
-        match Errno::from_raw_os_error(errno) {
-            Errno::INVAL => Self::Invalid,
-            Errno::FAULT => Self::Fault,
-            Errno::NOMEM => Self::NoMemory,
-            Errno::IO => Self::Disabled,
-            Errno::REMOTEIO => Self::Refused,
-            Errno::NODEV => Self::Gone,
-            Errno::NXIO => Self::Operands,
-            Errno::BUSY => Self::Busy,
-            Errno::AGAIN => Self::Locked,
-            Errno::INTR => Self::Interrupted,
-            _ => Self::Other(errno),
-        }
+        let mut rows = Self::TABLE.into_iter();
+        let row = rows.find(|row| row.0.raw_os_error() == errno);
+        row.map_or(Self::Other(errno), |row| row.1)
     }
 
     /// The errno, if the kernel gave one.
     pub fn errno(&self) -> Option<i32> {
-        let errno = match self {
-            Self::Invalid => Errno::INVAL,
-            Self::Fault => Errno::FAULT,
-            Self::NoMemory => Errno::NOMEM,
-            Self::Disabled => Errno::IO,
-            Self::Refused => Errno::REMOTEIO,
-            Self::Gone => Errno::NODEV,
-            Self::Operands => Errno::NXIO,
-            Self::Busy => Errno::BUSY,
-            Self::Locked => Errno::AGAIN,
-            Self::Interrupted => Errno::INTR,
-            Self::Short(_) => return None,
-            Self::Other(errno) => return Some(*errno),
-        };
-        Some(errno.raw_os_error())
+        match self {
+            Self::Other(errno) => Some(*errno),
+            _ => self.row().map(|row| row.0.raw_os_error()),
+        }
     }
 
     /// Whether the instruction may have been issued. `false` is a promise; `true` may also mean
     /// that it was issued and had no effect, or, for an undocumented error, that nobody knows.
     pub fn issued(&self) -> bool {
-        match self {
-            Self::Invalid
-            | Self::Fault
-            | Self::NoMemory
-            | Self::Disabled
-            | Self::Locked
-            | Self::Interrupted => false,
-            Self::Refused
-            | Self::Gone
-            | Self::Operands
-            | Self::Busy
-            | Self::Short(_)
-            | Self::Other(_) => true,
-        }
+        self.row().is_none_or(|row| row.2)
     }
 
     /// Whether the same request may be sent again: the instruction had no effect and the cause
     /// passes by itself.
     pub fn retry_is_safe(&self) -> bool {
-        matches!(self, Self::NoMemory | Self::Busy | Self::Locked)
+        self.row().is_some_and(|row| row.3)
+    }
+
+    /// The answer for a guest whose instruction became `request`. (Success is condition code 0.)
+    ///
+    /// What a guest must see as another exception, a VMM checks before it sends a request: of a
+    /// request that is not valid the region does not tell the reason. An error after which nothing
+    /// is known makes the function appear blocked.
+    pub fn answer(&self, request: &Request) -> Answer {
+        match self {
+            Self::Operands if request.flags == BLOCKW => SPECIFICATION,
+            _ => self.row().map_or(BLOCKED, |row| row.4),
+        }
+    }
+
+    fn row(&self) -> Option<Row> {
+        Self::TABLE.into_iter().find(|row| row.1 == *self)
     }
 }
 
@@ -220,38 +224,25 @@ impl From<io::Error> for RequestError {
 mod tests {
     use super::*;
 
-    /// The errno table of the region: errno, variant, may have been issued, retry is safe.
-    const TABLE: [(Errno, RequestError, bool, bool); 10] = [
-        (Errno::INVAL, RequestError::Invalid, false, false),
-        (Errno::FAULT, RequestError::Fault, false, false),
-        (Errno::NOMEM, RequestError::NoMemory, false, true),
-        (Errno::IO, RequestError::Disabled, false, false),
-        (Errno::REMOTEIO, RequestError::Refused, true, false),
-        (Errno::NODEV, RequestError::Gone, true, false),
-        (Errno::NXIO, RequestError::Operands, true, false),
-        (Errno::BUSY, RequestError::Busy, true, true),
-        (Errno::AGAIN, RequestError::Locked, false, true),
-        (Errno::INTR, RequestError::Interrupted, false, false),
-    ];
-
-    #[test]
-    fn table() {
-        for (errno, variant, issued, retry) in TABLE {
-            let error = RequestError::from(io::Error::from(errno));
-            assert_eq!(error, variant);
-            assert_eq!(error.errno(), Some(errno.raw_os_error()));
-            assert_eq!(error.issued(), issued, "{error}");
-            assert_eq!(error.retry_is_safe(), retry, "{error}");
-        }
-    }
-
     #[test]
     fn every_other_errno_is_kept() {
         for errno in 1..134 {
             let error = RequestError::from_errno(errno);
             assert_eq!(error.errno(), Some(errno));
-            let in_table = TABLE.iter().any(|row| row.1 == error);
+            let in_table = RequestError::TABLE
+                .iter()
+                .any(|row| row.0.raw_os_error() == errno);
             assert_ne!(in_table, error == RequestError::Other(errno));
         }
+    }
+
+    #[test]
+    fn nothing_is_known_of_what_is_not_in_the_table() {
+        let load = Request::load(2, 0, 0, 8);
+        for error in [RequestError::Short(1), RequestError::Other(95)] {
+            assert!(error.issued() && !error.retry_is_safe());
+            assert_eq!(error.answer(&load), BLOCKED);
+        }
+        assert_eq!(RequestError::Short(1).errno(), None);
     }
 }

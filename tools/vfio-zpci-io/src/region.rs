@@ -11,6 +11,8 @@ use crate::{
 #[repr(C, align(4096))]
 struct Page([u8; abi::PAGE_SIZE]);
 
+const _: () = assert!(align_of::<Page>() == abi::PAGE_SIZE);
+
 /// The value of a load or store: 8-byte aligned, as the region wants it.
 #[repr(C, align(8))]
 struct Value([u8; 8]);
@@ -66,7 +68,7 @@ impl<F: DeviceFile> ZpciIo<F> {
         let header = Header::from_bytes(bytes);
         if usize::from(header.max) > abi::PAGE_SIZE {
             return Err(Error::Malformed(
-                "the region's largest block is more than 4096 bytes",
+                "the region's largest block is more than a page",
             ));
         }
         Ok(Self {
@@ -115,7 +117,7 @@ impl<F: DeviceFile> ZpciIo<F> {
 
     fn store_in_place(&self, bar: u8, offset: u64, data: &[u8]) -> Result<(), RequestError> {
         let address = data.as_ptr().expose_provenance() as u64;
-        // At most 4096 bytes, see `store_block`.
+        // At most a page, see `store_block`.
         let request = Request::block(bar, offset, address, data.len() as u16);
         // SAFETY: The request reads `data`.
         unsafe { self.request(&request) }
@@ -171,7 +173,7 @@ mod tests {
 
     /// A buffer whose bytes count up, starting at a page.
     fn pages() -> Vec<Page> {
-        let mut pages = vec![Page([0; 4096]), Page([0; 4096])];
+        let mut pages = vec![Page([0; abi::PAGE_SIZE]), Page([0; abi::PAGE_SIZE])];
         for page in &mut pages {
             for (at, byte) in page.0.iter_mut().enumerate() {
                 *byte = at as u8 ^ (at >> 8) as u8;
@@ -182,7 +184,7 @@ mod tests {
 
     fn bytes(pages: &[Page]) -> &[u8] {
         // SAFETY: Two pages of initialised bytes, one after the other.
-        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), 2 * 4096) }
+        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), 2 * abi::PAGE_SIZE) }
     }
 
     #[test]
@@ -265,7 +267,8 @@ mod tests {
                 "{start} {len}"
             );
             assert_eq!(request.gaddr % 8, 0);
-            assert!(request.gaddr % 4096 + len as u64 <= 4096);
+            let page = abi::PAGE_SIZE as u64;
+            assert!(request.gaddr % page + len as u64 <= page);
             assert_eq!((request.flags, request.pcias), (abi::BLOCKW, 2));
             assert_eq!((request.offset, request.len), (0x1000, len as u16));
             assert_eq!(stored, data);

@@ -15,7 +15,7 @@ use vfio_zpci_io::{
 /// An NVMe controller, whose BAR 2 is memory. It takes blocks of up to 128 bytes.
 pub(crate) const NVME: u32 = 0x10;
 
-/// An ISM function, which takes blocks of up to 4096 bytes.
+/// An ISM function, which takes blocks of up to a page.
 pub(crate) const ISM: u32 = 0x20;
 
 /// The BAR of both that takes short blocks, and where: on ISM, behind what starts a command.
@@ -27,7 +27,7 @@ pub(crate) const MOVES: u8 = 0;
 
 /// Data as it comes from a user who knows the rules: aligned, and in one page.
 #[repr(align(4096))]
-struct Page([u8; 4096]);
+struct Page([u8; abi::PAGE_SIZE]);
 
 pub(crate) struct Function {
     pub device: Device,
@@ -51,7 +51,7 @@ impl Function {
         Ok(Self {
             device,
             bars,
-            page: Box::new(Page([0x5a; 4096])),
+            page: Box::new(Page([0x5a; abi::PAGE_SIZE])),
         })
     }
 
@@ -110,7 +110,7 @@ impl Function {
         const REG_DMB: u64 = 10;
         /// Where the addresses start that the emulated function can reach.
         const FIRST: u64 = 1 << 32;
-        const PAGE: u64 = 4096;
+        const PAGE: u64 = abi::PAGE_SIZE as u64;
         const INDEX: u64 = 32;
 
         self.device.map_dma(FIRST, DmaPage::zeroed(2))?;

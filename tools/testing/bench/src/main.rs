@@ -43,7 +43,7 @@ const SEVERAL: u32 = 0x102;
 
 /// How many bytes an access moves.
 const SIZES: [usize; 4] = [8, 16, 64, 128];
-const PAGE: usize = 4096;
+const PAGE: usize = abi::PAGE_SIZE;
 
 /// An address where no program has memory.
 const NOWHERE: u64 = 4096;

@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{atomic::Ordering::Relaxed, Arc},
 };
-use vfio_zpci_io::{Device, DmaPage};
+use vfio_zpci_io::{abi, Device, DmaPage};
 
 /// The BARs: data moves, and commands.
 pub(crate) const MOVES: u8 = 0;
@@ -87,7 +87,7 @@ impl Buffer {
     pub fn register(owner: &dyn Bars, sender: u64) -> Self {
         /// Where the addresses start that an emulated function can reach.
         const FIRST: u64 = 1 << 32;
-        const PAGE: u64 = 4096;
+        const PAGE: u64 = abi::PAGE_SIZE as u64;
         let pages = DmaPage::zeroed(1 + Self::PAGES);
         owner
             .device()

@@ -10,9 +10,10 @@ use rustix::{
     },
 };
 use std::{os::fd::AsFd, ptr};
+use vfio_zpci_io::abi;
 
 /// Size of a page of s390x.
-pub(crate) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = abi::PAGE_SIZE;
 
 /// A mapping of its own, which ends with the value.
 #[derive(Debug)]

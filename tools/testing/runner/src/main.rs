@@ -26,6 +26,8 @@ mod progress;
 #[cfg(test)]
 mod promises;
 mod qemu;
+#[cfg(test)]
+mod repeated;
 mod rungs;
 mod source;
 mod upstream;

@@ -68,7 +68,7 @@ fn tree() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..")
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     let path = tree().join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -118,7 +118,7 @@ fn parse(text: &str) -> Result<Vec<Promise>, Vec<String>> {
 }
 
 /// A text without line breaks, and without the marks of comments.
-fn flowing(text: &str) -> String {
+pub fn flowing(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let line = line.trim();
         let marks = ["//! ", "/// ", "// ", "* ", "# "];
