@@ -63,12 +63,13 @@ pub fn show_kernel(tree: &Path) -> Result<u8> {
     Ok(0)
 }
 
-/// `hardware-kit`: all of that in one archive, with a script that tries a function.
+/// `hardware-kit`: what of that a mainframe can use in one archive, with a script that tries a function.
 pub fn show_kit(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
     let scratch = Scratch::new(&cache)?;
     let dir = scratch.path("packages");
-    let packages = all(&cache, tree, &dir)?;
+    let mut packages = all(&cache, tree, &dir)?;
+    packages.retain(|path| !is_for_us(path));
     publish(tree, &kit(&cache, tree, &dir, &packages)?)?;
     Ok(0)
 }
@@ -216,8 +217,7 @@ pub fn files(
         module(cache, tree, &of_kernel.headers, &dir)?;
         files.extend(found(&dir, PACKAGES)?);
     }
-    // They are for this machine.
-    files.retain(|path| !is_named(path, "linux-headers-"));
+    files.retain(|path| !is_for_us(path));
     shell(cache, tree, kernel, scratch, "signing", SIGN)?;
     files.push(scratch.path(SIGNED));
     // Without the kernel, which would only take memory in the host.
@@ -238,7 +238,10 @@ pub fn tests(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> 
     Ok(vec![
         Test::check("lintian and rpmlint", lint(cache, tree, &ours)?),
         passes("DKMS passes over kernels that cannot have it", PASSED_OVER),
-        passes("rpm: install, upgrade, erase, and nothing is left", RPM),
+        passes(
+            "rpm: install, upgrade, erase, with scripts, and nothing is left",
+            RPM,
+        ),
         passes("the signature of a module", VERIFY),
         Test::check(
             "the configuration fragment fits",
@@ -286,21 +289,58 @@ passes_over 7.1.9 "$HEADERS/.config"
 passes_over 7.3.9 "$PWD/no-rust"
 "#;
 
-/// Below a directory, without scripts, which would want the programs of an s390x host there.
+/// Below a directory, where their scripts find what they want: a shell, and in the place of programs of an
+/// s390x host such as tell how they were called.
 const RPM: &str = r#"
-do_rpm() { rpm --root "$PWD/rpm-root" --dbpath /rpm "$@"; }
-mkdir rpm-root
+root=$PWD/rpm-root
+for file in /bin/sh /bin/rm /bin/rmdir $(ldd /bin/sh /bin/rm /bin/rmdir | grep -o '/[^ :]*'); do
+	install -D $file $root$file
+done
+mkdir $root/dev $root/usr $root/usr/bin
+: >$root/dev/null
+cat >called <<'END'
+#!/bin/sh
+echo "${0##*/} $*" >>/log
+[ ${0##*/} != depmod ] || echo >/lib/modules/$1/modules.dep
+END
+for program in depmod dkms kernel-install; do
+	install called $root/usr/bin/$program
+done
+find rpm-root ! -type d | sort >before
+
+do_rpm() { rpm --root $root --dbpath /rpm "$@"; }
+calls() { grep "^$1 " $root/log || :; }
+version=$(ls packages-1/dkms/zpci-vfio-pci)
+release=$(cat "$HEADERS/include/config/kernel.release")
 do_rpm --initdb
-do_rpm -i --nodeps --noscripts --ignorearch packages-1/*.rpm
-[ -x rpm-root/usr/sbin/zpci-io ]
-[ -e rpm-root/usr/src/zpci-vfio-pci-*/dkms.conf ]
-do_rpm -U --nodeps --noscripts --ignorearch packages-2/*.rpm
-[ $(do_rpm -qa | wc -l) -eq 3 ]
-[ "$(do_rpm -qa --queryformat '%{VERSION}\n' | sort -u)" = "$NEXT" ]
-do_rpm -e --nodeps --noscripts $(do_rpm -qa)
-find rpm-root -path rpm-root/rpm -prune -o '(' ! -type d -o -name '*zpci*' ')' -print >left
-cat left
-[ ! -s left ]
+do_rpm -i --nodeps --ignorearch "${HEADERS%/root/*}"/kernel-zpci-*.rpm packages-1/*.rpm
+[ -x $root/usr/sbin/zpci-io ]
+[ -e $root/usr/src/zpci-vfio-pci-$version/dkms.conf ]
+[ -e $root/lib/modules/$release/modules.dep ]
+do_rpm -U --nodeps --ignorearch packages-2/*.rpm
+[ $(do_rpm -qa | wc -l) -eq 4 ]
+[ $(do_rpm -qa --queryformat '%{VERSION}\n' | grep -c "^$NEXT$") -eq 3 ]
+[ -e $root/lib/modules/$release/modules.dep ]
+do_rpm -e --nodeps $(do_rpm -qa)
+calls dkms >calls
+diff calls - <<END
+dkms add -m zpci-vfio-pci -v $version --rpm_safe_upgrade
+dkms build -m zpci-vfio-pci -v $version
+dkms install -m zpci-vfio-pci -v $version --force
+dkms add -m zpci-vfio-pci -v $NEXT --rpm_safe_upgrade
+dkms build -m zpci-vfio-pci -v $NEXT
+dkms install -m zpci-vfio-pci -v $NEXT --force
+dkms remove -m zpci-vfio-pci -v $version --all --rpm_safe_upgrade
+dkms remove -m zpci-vfio-pci -v $NEXT --all --rpm_safe_upgrade
+END
+calls kernel-install >calls
+diff calls - <<END
+kernel-install add $release /boot/vmlinuz-$release
+kernel-install remove $release
+END
+rm -r $root/log $root/rpm
+find rpm-root ! -type d | sort | diff before -
+[ -z "$(find rpm-root -name '*zpci*' -o -path "*/lib/modules/$release")" ]
 "#;
 
 /// Runs a script where the tests have their files.
@@ -383,6 +423,11 @@ fn named<'a>(packages: &'a [PathBuf], name: &str) -> Result<&'a Path> {
     package
         .map(PathBuf::as_path)
         .ok_or_else(|| Error::new("packages", format!("there is no {name}*"), ""))
+}
+
+/// Whether what is in a package is for this machine, which builds modules for the other.
+fn is_for_us(package: &Path) -> bool {
+    is_named(package, "linux-headers-")
 }
 
 fn is_named(path: &Path, name: &str) -> bool {
