@@ -57,7 +57,7 @@ install-zpci-io: ## install the tool, what belongs to it, and examples [DESTDIR=
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
 FLAVOUR ?= release
-export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC
+export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC KCC
 
 runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
 
@@ -121,7 +121,7 @@ kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and
 qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT=
 	@scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))'
 
-vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= QEMU= QEMU_ARGS= SMP= MEM=]
+vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= KCC= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
 shell: ## an interactive shell in a booted s390x host

@@ -26,7 +26,7 @@ use crate::{
     cache::{self, Cache, Scratch},
     error::{Context, Error, Result},
     guest::Guest,
-    kernel::{self, Flavour, Kernel},
+    kernel::{Flavour, Kernel},
     patched::Patched,
     progress, qemu,
     vm::{self, Machine},
@@ -166,10 +166,10 @@ fn twin(cache: &Cache, kernel: &Kernel, tree: &Path) -> Result<PathBuf> {
 /// What the figures depend on, besides the commit.
 fn versions(guest: &Guest) -> Result<Vec<String>> {
     let mut versions = vec![format!("Linux {}", guest.release())];
-    for package in kernel::compilers()? {
+    for package in guest.kernel.compiler.packages()? {
         // NAME_VERSION_ARCHITECTURE.deb
         let words: Vec<_> = package.split('_').take(2).collect();
-        if words[0] == "rustc" || words[0].starts_with("clang-") {
+        if words[0] == "rustc" || words[0].starts_with("clang-") || words[0].starts_with("gcc-") {
             versions.push(words.join(" ").replace("%3a", ":"));
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     cpio::Archive,
     cross,
     error::{Context, Error, Result},
-    kernel::{Flavour, Kernel},
+    kernel::{Flavour, Kernel, Origin},
     module::Module,
     progress,
 };
@@ -56,18 +56,29 @@ pub struct Guest {
 impl Guest {
     /// Finds the machine's parts in the cache, or makes them.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
-        Self::with(cache, flavour, tree, TESTS)
+        Self::on(cache, Origin::from_env(cache)?, flavour, tree)
+    }
+
+    /// The same with a kernel from this source, by this compiler.
+    pub fn on(cache: &Cache, origin: Origin, flavour: Flavour, tree: &Path) -> Result<Self> {
+        Self::with(cache, origin, flavour, tree, TESTS)
     }
 
     /// The same without programs for tests, which take their time to compile.
     pub fn for_demo(cache: &Cache, tree: &Path) -> Result<Self> {
-        Self::with(cache, Flavour::Release, tree, &[])
+        Self::with(cache, Origin::from_env(cache)?, Flavour::Release, tree, &[])
     }
 
-    fn with(cache: &Cache, flavour: Flavour, tree: &Path, tests: &[&str]) -> Result<Self> {
+    fn with(
+        cache: &Cache,
+        origin: Origin,
+        flavour: Flavour,
+        tree: &Path,
+        tests: &[&str],
+    ) -> Result<Self> {
         let (user_space, kernel) = progress::side_by_side(
             || UserSpace::get(cache, tree, tests),
-            || Kernel::get(cache, flavour, tree),
+            || Kernel::of(cache, origin, flavour, tree),
         )?;
         // Two trees have two modules; their objects hold the tree's path.
         let item = format!("guest-{}-{}", flavour.name(), cache::key(tree));

@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -13,10 +13,12 @@ use std::{
 
 use crate::{
     cache::{self, Cache},
+    cross,
     error::{Context, Error, Result},
     kconfig::{self, Options},
     progress,
     source::{self, Source},
+    vm,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,24 +86,106 @@ impl Flavour {
     }
 }
 
-/// Packages of the toolchain whose versions make another kernel. (A new QEMU does not.)
-const COMPILERS: &[&str] = &[
-    "bindgen_",
-    "clang-",
-    "libllvm",
-    "lld-",
-    "rust-src_",
-    "rustc_",
-];
+/// What compiles the kernel's C.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Compiler {
+    Clang,
+    Gcc,
+}
 
-/// The packages of the compilers.
-pub fn compilers() -> Result<Vec<String>> {
-    let packages =
-        fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
-    let compilers = packages
-        .lines()
-        .filter(|package| COMPILERS.iter().any(|name| package.starts_with(name)));
-    Ok(compilers.map(String::from).collect())
+impl Compiler {
+    pub const ALL: [Self; 2] = [Self::Clang, Self::Gcc];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clang => "clang",
+            Self::Gcc => "gcc",
+        }
+    }
+
+    /// What KCC names.
+    pub fn parse(name: &str) -> Result<Self> {
+        let known = Self::ALL
+            .into_iter()
+            .find(|compiler| compiler.name() == name);
+        known.ok_or_else(|| {
+            Error::new(
+                "KCC",
+                format!("'{name}' compiles no kernel here"),
+                "Use clang or gcc",
+            )
+        })
+    }
+
+    /// How make is told of it.
+    pub fn argument(self) -> String {
+        match self {
+            Self::Clang => "LLVM=1".into(),
+            Self::Gcc => format!("CROSS_COMPILE={}", cross::PREFIX),
+        }
+    }
+
+    /// The packages of the toolchain whose versions make another kernel. (A new QEMU does not.)
+    pub fn packages(self) -> Result<Vec<String>> {
+        // Bindings are made by clang's library, always.
+        let names: &[_] = match self {
+            Self::Clang => &[
+                "bindgen_",
+                "clang-",
+                "libllvm",
+                "lld-",
+                "rust-src_",
+                "rustc_",
+            ],
+            Self::Gcc => &[
+                "bindgen_",
+                "binutils-s390x-",
+                "gcc-14-s390x-linux-gnu_",
+                "libclang1-",
+                "libllvm",
+                "rust-src_",
+                "rustc_",
+            ],
+        };
+        let packages =
+            fs::read_to_string("/.packages").context("reading the toolchain's package list")?;
+        let packages = packages
+            .lines()
+            .filter(|package| names.iter().any(|name| package.starts_with(name)));
+        Ok(packages.map(String::from).collect())
+    }
+}
+
+/// What kernels are made from, whatever their flavour.
+pub struct Origin {
+    pub source: PathBuf,
+    pub compiler: Compiler,
+    /// Whether it is the user's own source, which may change: make finds out.
+    own: bool,
+}
+
+impl Origin {
+    /// What KSRC and KCC say; else the newest source of the toolchain root, and clang.
+    pub fn from_env(cache: &Cache) -> Result<Self> {
+        let compiler = vm::var("KCC").map_or(Ok(Compiler::Clang), |name| Compiler::parse(&name))?;
+        Self::by(cache, compiler)
+    }
+
+    /// The same source, compiled by this compiler.
+    pub fn by(cache: &Cache, compiler: Compiler) -> Result<Self> {
+        let own = env::var_os("KSRC").filter(|dir| !dir.is_empty());
+        let source = match &own {
+            Some(dir) => {
+                fs::canonicalize(dir).context(format!("KSRC={}", dir.to_string_lossy()))?
+            }
+            None => unpacked(cache)?,
+        };
+        Ok(Self {
+            source,
+            compiler,
+            own: own.is_some(),
+        })
+    }
 }
 
 pub struct Kernel {
@@ -110,44 +194,51 @@ pub struct Kernel {
     /// Names this build: what is made with the kernel depends on it.
     pub key: String,
     pub source: PathBuf,
+    pub compiler: Compiler,
 }
 
 impl Kernel {
     /// Finds the kernel of this flavour in the cache, or builds it.
     pub fn get(cache: &Cache, flavour: Flavour, tree: &Path) -> Result<Self> {
+        Self::of(cache, Origin::from_env(cache)?, flavour, tree)
+    }
+
+    /// The same from this source, by this compiler.
+    pub fn of(cache: &Cache, origin: Origin, flavour: Flavour, tree: &Path) -> Result<Self> {
         let fragments = flavour.fragments(tree);
         let wanted = kconfig::read(&fragments)?;
-        let compilers = compilers()?;
-
-        let own_source = own_source();
-        let source = source(cache)?;
-        let key = cache::key(&(&source, &wanted, &compilers));
+        let Origin {
+            source,
+            compiler,
+            own,
+        } = origin;
+        let key = cache::key(&(&source, &wanted, &compiler.packages()?));
         let item = format!("kernel-{}-{key}", flavour.kernel());
         let mut kernel = Self {
             flavour,
             build: cache.path(&item),
             key,
             source,
+            compiler,
         };
         let _lock = cache.lock(&item)?;
         let stamp = kernel.build.join(".made");
-        // The user's own source may have changed: make finds out.
-        if own_source.is_some() || !cache::is_made(&stamp, &kernel.key) {
+        if own || !cache::is_made(&stamp, &kernel.key) {
             let resumed = kernel.build.exists();
             cache::unmake(&stamp)?;
             let mut outcome = kernel.build(cache, &fragments, &wanted);
-            if outcome.is_err() && resumed && own_source.is_none() {
+            if outcome.is_err() && resumed && !own {
                 progress::say("the interrupted build cannot be continued: starting afresh");
                 fs::remove_dir_all(&kernel.build).context("removing the interrupted build")?;
                 outcome = kernel.build(cache, &fragments, &wanted);
             }
             outcome?;
-            if own_source.is_none() {
+            if !own {
                 prune(&kernel.build).context("removing object files")?;
             }
             cache::made(&stamp, &kernel.key)?;
         }
-        if own_source.is_some() {
+        if own {
             let image = fs::metadata(kernel.image()).context("reading the kernel image")?;
             kernel.key = cache::key(&(kernel.key, image.modified().ok()));
         }
@@ -164,7 +255,7 @@ impl Kernel {
         make.arg("-C")
             .arg(&self.source)
             .arg(format!("O={}", self.build.display()))
-            .args(["ARCH=s390", "LLVM=1"])
+            .args(["ARCH=s390", &self.compiler.argument()])
             .arg(format!("-j{}", source::jobs()))
             // The same input gives the same kernel.
             .env("KBUILD_BUILD_TIMESTAMP", "2026-01-01")
@@ -234,19 +325,6 @@ impl Kernel {
         let mut make = self.make();
         make.args([&path, "modules_install"]);
         progress::run(&what, &mut make, &cache.log("modules"), detail)
-    }
-}
-
-/// The kernel source that the user has named.
-fn own_source() -> Option<OsString> {
-    env::var_os("KSRC").filter(|dir| !dir.is_empty())
-}
-
-/// The kernel source in use.
-pub fn source(cache: &Cache) -> Result<PathBuf> {
-    match own_source() {
-        Some(dir) => fs::canonicalize(&dir).context(format!("KSRC={}", dir.to_string_lossy())),
-        None => unpacked(cache),
     }
 }
 

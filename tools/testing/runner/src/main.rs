@@ -82,6 +82,7 @@ usage: runner run             boot the machine and show the driver at work
 
 Environment: FLAVOUR=release|debug|unmediated  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
              TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
+             KCC=gcc: GCC compiles the kernel, and not clang
              QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.

@@ -11,10 +11,9 @@ use std::{
 
 use crate::{
     cache::{self, Cache, Scratch},
-    cross,
     error::{Context, Error, Result},
     guest, kconfig,
-    kernel::{Flavour, Kernel},
+    kernel::{Compiler, Flavour, Kernel},
     ktap::Test,
     progress, source,
 };
@@ -367,10 +366,7 @@ fn fragment(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> R
     let fragment = tree.join(DIR).join("kernel.config");
     let wanted = kconfig::read(&[&fragment])?;
     let mut objections = Vec::new();
-    for compiler in [
-        "LLVM=1".to_string(),
-        format!("CROSS_COMPILE={}", cross::PREFIX),
-    ] {
+    for compiler in Compiler::ALL.map(Compiler::argument) {
         let dir = scratch.path("config");
         fs::create_dir_all(&dir).context(STEP)?;
         let config = dir.join(".config");

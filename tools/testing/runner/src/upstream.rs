@@ -16,7 +16,7 @@ use std::{
 use crate::{
     cache::{self, Cache},
     error::{Context, Result},
-    kernel,
+    kernel::Origin,
     ktap::Test,
     progress,
 };
@@ -63,7 +63,7 @@ fn dir(cache: &Cache, tree: &Path, command: &str) -> Result<(PathBuf, File)> {
 pub fn series(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
     let (dir, _lock) = dir(&cache, tree, "series")?;
-    let made = series::make(tree, &kernel::source(&cache)?, &dir)?;
+    let made = series::make(tree, &Origin::from_env(&cache)?.source, &dir)?;
     for patch in [&[made.cover], &*made.patches, &*made.fixes].concat() {
         println!("{}", patch.display());
     }
@@ -72,7 +72,7 @@ pub fn series(tree: &Path) -> Result<u8> {
 
 /// The quick test: the series is made, applies to the kernel, and is in good form.
 pub fn check(cache: &Cache, tree: &Path) -> Result<Vec<Test>> {
-    let kernel = kernel::source(cache)?;
+    let kernel = Origin::from_env(cache)?.source;
     let (dir, _lock) = dir(cache, tree, "check")?;
     let made = series::make(tree, &kernel, &dir)?;
     let mut tests = Vec::new();

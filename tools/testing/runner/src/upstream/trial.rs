@@ -16,7 +16,7 @@ use crate::{
     error::{Context, Error, Result},
     guest::Guest,
     kconfig,
-    kernel::{self, Flavour, Kernel},
+    kernel::{Compiler, Flavour, Kernel, Origin},
     ktap::{self, Counts, Test},
     module, progress,
     rungs::{self, Rung},
@@ -127,19 +127,20 @@ struct Trial<'a> {
     fixes: Vec<PathBuf>,
     work: series::Work,
     build: PathBuf,
+    compiler: Compiler,
 }
 
 impl<'a> Trial<'a> {
     fn new(cache: &'a Cache, tree: &'a Path, dir: &Path) -> Result<Self> {
-        let kernel = kernel::source(cache)?;
-        let made = series::make(tree, &kernel, &dir.join("series"))?;
+        let origin = Origin::from_env(cache)?;
+        let made = series::make(tree, &origin.source, &dir.join("series"))?;
         let source = dir.join("linux");
         if source.exists() {
             fs::remove_dir_all(&source).context("removing the last trial")?;
         }
         // Hard links: git makes a file anew when it changes it.
         let mut copy = Command::new("cp");
-        copy.arg("-al").arg(&kernel).arg(&source);
+        copy.arg("-al").arg(&origin.source).arg(&source);
         progress::run(
             "copying the kernel's source",
             &mut copy,
@@ -149,9 +150,10 @@ impl<'a> Trial<'a> {
         Ok(Self {
             cache,
             tree,
-            work: series::Work::before(tree, &kernel, &source)?,
+            work: series::Work::before(tree, &origin.source, &source)?,
             // From one trial to the next it is built on.
             build: dir.join("build"),
+            compiler: origin.compiler,
             patches: made.patches,
             fixes: made.fixes,
         })
@@ -163,6 +165,7 @@ impl<'a> Trial<'a> {
             build: self.build.clone(),
             key: cache::unique(),
             source: self.work.dir.clone(),
+            compiler: self.compiler,
         }
     }
 
