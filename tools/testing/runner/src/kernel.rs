@@ -30,6 +30,8 @@ pub enum Flavour {
     /// The same, but functions that user space has open are recovered by the host: one of its
     /// modules, `vfio-pci-core`, is built without `CONFIG_VFIO_PCI_ZDEV_KVM`.
     Unmediated,
+    /// What users run, with the unit tests: all that the rungs need, and every compiler can build it.
+    Units,
 }
 
 impl Flavour {
@@ -51,6 +53,7 @@ impl Flavour {
             Self::Release => "release",
             Self::Debug => "debug",
             Self::Unmediated => "unmediated",
+            Self::Units => "units",
         }
     }
 
@@ -59,6 +62,7 @@ impl Flavour {
         let names: &[_] = match self {
             Self::Release => &["base.config"],
             Self::Debug | Self::Unmediated => &["base.config", "debug.config"],
+            Self::Units => &["base.config", "units.config"],
         };
         let dir = tree.join("tools/testing/kernel");
         names.iter().map(|name| dir.join(name)).collect()
@@ -67,7 +71,7 @@ impl Flavour {
     /// About how many actions make announces, for the progress line alone.
     fn actions(self) -> usize {
         match self {
-            Self::Release => 1810,
+            Self::Release | Self::Units => 1810,
             Self::Debug | Self::Unmediated => 1900,
         }
     }
@@ -77,12 +81,13 @@ impl Flavour {
         match self {
             Self::Release => "release",
             Self::Debug | Self::Unmediated => "debug",
+            Self::Units => "units",
         }
     }
 
-    /// Whether the kernel looks for defects, and the module with it.
+    /// Whether the kernel looks for defects.
     pub fn is_debug(self) -> bool {
-        self != Self::Release
+        matches!(self, Self::Debug | Self::Unmediated)
     }
 }
 
@@ -188,6 +193,9 @@ impl Origin {
     }
 }
 
+/// What make makes of a kernel.
+pub const ALL: &[&str] = &["bzImage", "modules"];
+
 pub struct Kernel {
     pub flavour: Flavour,
     pub build: PathBuf,
@@ -277,7 +285,7 @@ impl Kernel {
             ));
         }
         let what = format!("{what}: compiling, about 8 minutes with 2 processors");
-        self.compile(cache, &what).map(drop)
+        self.compile(cache, &what, ALL).map(drop)
     }
 
     fn log(&self, cache: &Cache) -> PathBuf {
@@ -307,11 +315,11 @@ impl Kernel {
         configure(self.make().arg("olddefconfig"))
     }
 
-    /// Compiles kernel and modules, and returns where the compilers' output is.
-    pub fn compile(&self, cache: &Cache, what: &str) -> Result<PathBuf> {
+    /// Makes these goals, and returns where the compilers' output is.
+    pub fn compile(&self, cache: &Cache, what: &str, goals: &[&str]) -> Result<PathBuf> {
         let log = self.log(cache);
         let mut make = self.make();
-        progress::run(what, make.args(["bzImage", "modules"]), &log, |done| {
+        progress::run(what, make.args(goals), &log, |done| {
             format!("{done} of about {}", self.flavour.actions().max(done))
         })?;
         Ok(log)

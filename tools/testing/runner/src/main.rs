@@ -30,6 +30,7 @@ mod qemu;
 mod repeated;
 mod rungs;
 mod source;
+mod steps;
 mod upstream;
 mod vm;
 

@@ -144,7 +144,7 @@ impl<'a> Module<'a> {
         let mut make = self.kernel.make();
         make.arg(format!("M={}", self.tree.display()))
             .arg(format!("MO={}", self.build.display()));
-        if self.kernel.flavour.is_debug() {
+        if self.kernel.flavour != Flavour::Release {
             make.args([
                 "CONFIG_ZPCI_VFIO_PCI_DEBUG=y",
                 "CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST=y",

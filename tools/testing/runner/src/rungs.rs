@@ -76,6 +76,9 @@ struct Boot {
     /// An option that makes the command take much longer, if it has one.
     long: Option<&'static str>,
     results: Results,
+    /// What it skips besides in a host whose kernel does not look for defects, but usually has one
+    /// that does.
+    needs_debug: &'static [(&'static str, usize)],
 }
 
 /// A boot, as most tests want it.
@@ -91,6 +94,7 @@ const BOOT: Boot = Boot {
     only: None,
     long: None,
     results: Results::Output,
+    needs_debug: &[],
 };
 
 /// What is put into the host for one boot.
@@ -195,6 +199,7 @@ const RUNGS: &[Rung] = &[
             release_for_one: |name| !name.contains("ENOMEM"),
             command: "modprobe zpci-vfio-pci && IN_ORDER=1 region-test",
             long: Some("--long"),
+            needs_debug: &[("ENOMEM", 1)],
             ..BOOT
         }),
     },
@@ -505,7 +510,10 @@ impl Rung {
         progress::say(&format!("tests: {name} (about {} s)", self.seconds));
         let start = Instant::now();
         let tests = match self.run(cache, tree, results, None) {
-            Ok(tests) => self.with_skips(tests),
+            Ok(mut tests) => {
+                tests.push(skips(&tests, self.skips));
+                tests
+            }
             Err(error) => vec![Test::failed("start", error.to_string())],
         };
         let test = Test::group(name, tests);
@@ -551,27 +559,26 @@ impl Rung {
         }
     }
 
-    /// Runs the tests in a host that is not one of ours.
-    pub fn run_on(
-        &self,
+    /// Runs the tests of a rung in another host than the usual one.
+    pub fn climb(
+        name: &str,
         guest: &Guest,
         cache: &Cache,
         tree: &Path,
         results: &Path,
     ) -> Result<Vec<Test>> {
-        let keep = |suffix: &str| results.join(format!("{}.{suffix}", self.name));
-        match &self.kind {
-            Kind::Boot(boot) => boot
-                .run_on(guest, self.name, cache, tree, &keep, None)
-                .map(|tests| self.with_skips(tests)),
-            _ => Err(Error::new(self.name, "it does not boot a host", "")),
-        }
-    }
-
-    /// The tests, and whether the right ones were skipped.
-    fn with_skips(&self, mut tests: Vec<Test>) -> Vec<Test> {
-        tests.push(skips(&tests, self.skips));
-        tests
+        let rung = Self::named(name);
+        let Some((rung, Kind::Boot(boot))) = rung.map(|rung| (rung, &rung.kind)) else {
+            return Err(Error::new(name, "no rung of this name boots a host", ""));
+        };
+        let keep = |suffix: &str| results.join(format!("{name}.{suffix}"));
+        let mut tests = boot.run_on(guest, name, cache, tree, &keep, None)?;
+        let more: &[_] = match guest.kernel.flavour.is_debug() {
+            true => &[],
+            false => boot.needs_debug,
+        };
+        tests.push(skips(&tests, &[rung.skips, more].concat()));
+        Ok(tests)
     }
 }
 

@@ -8,6 +8,7 @@ mod series;
 mod trial;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +16,7 @@ use std::{
 
 use crate::{
     cache::{self, Cache},
-    error::{Context, Result},
+    error::{Context, Error, Result},
     kernel::Origin,
     ktap::Test,
     progress,
@@ -108,18 +109,48 @@ pub fn check(cache: &Cache, tree: &Path) -> Result<Vec<Test>> {
         "the patches make what they were made from",
         differs.into_iter().collect(),
     ));
-    let mut objections = Vec::new();
+    let mut unformatted = Vec::new();
+    let mut undocumented = Vec::new();
     for file in again.changed()? {
+        let path = files.join(&file);
         if file.ends_with(".rs") {
-            let path = files.join(&file);
             let text = fs::read_to_string(&path).context(format!("reading {file}"))?;
             if series::rustfmt(&files, &text)? != text {
-                objections.push(file);
+                unformatted.push(file);
             }
+        } else if file.ends_with(".c") || file.ends_with(".h") {
+            let before = kernel_doc(&kernel, &kernel.join(&file))?;
+            let after = kernel_doc(&kernel, &path)?;
+            undocumented.extend(
+                after
+                    .difference(&before)
+                    .map(|what| format!("{file}: {what}")),
+            );
         }
     }
-    tests.push(Test::check("rustfmt", objections));
+    tests.push(Test::check("rustfmt", unformatted));
+    tests.push(Test::check("kernel-doc", undocumented));
     Ok(tests)
+}
+
+/// What kernel-doc says of the comments in a file, if it is there, without the lines' numbers.
+fn kernel_doc(kernel: &Path, file: &Path) -> Result<BTreeSet<String>> {
+    const STEP: &str = "kernel-doc";
+    if !file.exists() {
+        return Ok(BTreeSet::new());
+    }
+    let mut check = Command::new("python3");
+    check.arg(kernel.join("scripts/kernel-doc"));
+    check.args(["-none", "-Wall"]).arg(file);
+    let output = check.output().context(STEP)?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(Error::new(STEP, text, ""));
+    }
+    let place = format!("{}:", file.display());
+    let messages = text.lines().filter_map(|line| line.split_once(&place));
+    let messages = messages.map(|(_, rest)| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    Ok(messages.map(|message| message.trim().into()).collect())
 }
 
 /// What checkpatch says of a patch, strictly.

@@ -259,7 +259,9 @@ pub struct Work {
 const BASE: &str = "base";
 
 impl Work {
-    /// Nothing of the series yet; what of the source `kernel` is in `dir` already stays.
+    /// Nothing of the series yet. What of the source `kernel` is in `dir` already stays, but for the
+    /// files that the patches touch: they are new, so that make does not take what it has built from
+    /// their last form for theirs.
     pub fn before(tree: &Path, kernel: &Path, dir: &Path) -> Result<Self> {
         let mut patches = read(&tree.join(DIR))?;
         patches.extend(read(&tree.join(DIR).join(FIXES))?);
@@ -281,12 +283,13 @@ impl Work {
                 continue;
             }
             let to = dir.join(file);
-            if !to.exists() {
-                let parent = to.parent().unwrap_or(dir);
-                fs::create_dir_all(parent)
-                    .and_then(|()| fs::copy(&from, &to))
-                    .context(format!("copying {}", from.display()))?;
+            if to.exists() {
+                fs::remove_file(&to).context(format!("removing {}", to.display()))?;
             }
+            let parent = to.parent().unwrap_or(dir);
+            fs::create_dir_all(parent)
+                .and_then(|()| fs::copy(&from, &to))
+                .context(format!("copying {}", from.display()))?;
             work.run(&["add", "--force", file])?;
         }
         work.run(&["commit", "--quiet", "--no-verify", "-m", "the kernel"])?;

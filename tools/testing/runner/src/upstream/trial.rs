@@ -4,8 +4,7 @@
 //! of this tree and the kernel's own.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,15 +15,19 @@ use crate::{
     error::{Context, Error, Result},
     guest::Guest,
     kconfig,
-    kernel::{Compiler, Flavour, Kernel, Origin},
-    ktap::{self, Counts, Test},
+    kernel::{self, Compiler, Flavour, Kernel, Origin},
+    ktap::{self, Test},
     module, progress,
-    rungs::{self, Rung},
+    rungs::Rung,
+    steps::Steps,
 };
 
 /// The options of the series: as a module with all that is for tests, and built in without.
 const AS_MODULE: &str = "tools/upstream/module.config";
 const BUILT_IN: &str = "tools/upstream/built-in.config";
+
+/// The kernel crate, and the directories of the series' files and of their users.
+const NEAR: &[&str] = &["prepare", "arch/s390/pci/", "drivers/vfio/"];
 
 /// The rungs that the booted kernel has to climb.
 const RUNGS: &[&str] = &["kunit", "region", "lifecycle", "conformance"];
@@ -32,66 +35,39 @@ const RUNGS: &[&str] = &["kunit", "region", "lifecycle", "conformance"];
 /// `test-upstream`: all of it, as one KTAP document.
 pub fn test(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
-    let results = rungs::results_dir(&cache)?;
-    let path = results.join("results.ktap");
-    let file = File::create(&path).context(format!("writing {}", path.display()))?;
-    let mut out = rungs::Both(file);
-    let print = |result: io::Result<()>| result.context("writing the results");
-    let plan = RUNGS.len() + 6;
-    print(writeln!(out, "KTAP version 1\n1..{plan}"))?;
-    let mut total = Counts::default();
-    let mut number = 0;
-    let mut report = |name: &str, tests: Result<Vec<Test>>| {
-        let tests = tests.unwrap_or_else(|error| vec![Test::failed("start", error.to_string())]);
-        let test = Test::group(name, tests);
-        total += test.counts();
-        number += 1;
-        progress::say(&format!("{name}: {}", ktap::summary(test.counts())));
-        print(test.write(&mut out, number, 0))
+    let mut steps = Steps::new(&cache, RUNGS.len() + 6)?;
+    let results = steps.results().to_path_buf();
+    let climb = |name: &str, guest: &Result<Guest>| {
+        let none = |error: &Error| Error::new("making the host", error.to_string(), "");
+        Rung::climb(name, guest.as_ref().map_err(none)?, &cache, tree, &results)
     };
-
-    report("form", check(&cache, tree))?;
+    steps.take("form", || check(&cache, tree))?;
     let (dir, _lock) = dir(&cache, tree, "trial")?;
     let trial = Trial::new(&cache, tree, &dir)?;
-    report("each patch builds, as a module", trial.build_each())?;
+    steps.take("each patch builds, as a module", || trial.build_each())?;
     let guest = Guest::of(&cache, trial.kernel(), tree);
     for name in RUNGS {
-        let mut tests = climb(name, &guest, &cache, tree, &results);
-        if *name == "kunit" {
-            tests = tests.and_then(|tests| with_suites(tests, tree, &results));
-        }
-        report(name, tests)?;
+        steps.take(name, || {
+            let tests = climb(name, &guest)?;
+            match *name {
+                "kunit" => with_suites(tests, tree, &results),
+                _ => Ok(tests),
+            }
+        })?;
     }
-    let found = guest.and_then(|guest| fixes::look(&cache, &guest, true));
-    report("defects of the kernel", found)?;
-    let fixed = trial.build_fixes().and_then(|mut tests| {
+    steps.take("defects of the kernel", || {
+        fixes::look(&cache, &guest?, true)
+    })?;
+    steps.take("fixes", || {
+        let mut tests = trial.build_fixes()?;
         let guest = Guest::of(&cache, trial.kernel(), tree)?;
         tests.extend(fixes::look(&cache, &guest, false)?);
         Ok(tests)
-    });
-    report("fixes", fixed)?;
-    report("built in, without KUnit", trial.build_in())?;
+    })?;
+    steps.take("built in, without KUnit", || trial.build_in())?;
     let guest = Guest::of(&cache, trial.kernel(), tree);
-    let tests = climb("region", &guest, &cache, tree, &results);
-    report("region, built in", tests)?;
-    print(writeln!(out, "# kept in {}", results.display()))?;
-    print(writeln!(out, "{}", ktap::summary(total)))?;
-    Ok(u8::from(total.failed > 0))
-}
-
-/// Runs a rung in this host, if there is one.
-fn climb(
-    name: &str,
-    guest: &Result<Guest>,
-    cache: &Cache,
-    tree: &Path,
-    results: &Path,
-) -> Result<Vec<Test>> {
-    let none = |error: &Error| Error::new("making the host", error.to_string(), "");
-    let guest = guest.as_ref().map_err(none)?;
-    let unknown = || Error::new("test-upstream", format!("there is no rung '{name}'"), "");
-    let rung = Rung::named(name).ok_or_else(unknown)?;
-    rung.run_on(guest, cache, tree, results)
+    steps.take("region, built in", || climb("region", &guest))?;
+    steps.end()
 }
 
 /// Adds what the suites of the kernel crate said, which run when the kernel boots.
@@ -161,7 +137,7 @@ impl<'a> Trial<'a> {
 
     fn kernel(&self) -> Kernel {
         Kernel {
-            flavour: Flavour::Release,
+            flavour: Flavour::Units,
             build: self.build.clone(),
             key: cache::unique(),
             source: self.work.dir.clone(),
@@ -169,18 +145,30 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Applies one patch after the other, and builds the kernel after each.
+    /// Applies one patch after the other, and compiles after each all of Rust and what is near the
+    /// series; in the end all of the kernel.
     fn build_each(&self) -> Result<Vec<Test>> {
         let mut tests = Vec::new();
-        let fragments = self.fragments(AS_MODULE);
-        // Options that no patch has made yet are not there.
-        self.compile("the kernel before the series", &fragments)?;
-        for patch in &self.patches {
+        for (number, patch) in self.patches.iter().enumerate() {
             self.work.am(patch)?;
+            // Options that no patch has made yet are not there, so each that makes some asks for them
+            // anew. That takes as long as to compile, so the others do not.
+            let text = fs::read_to_string(patch);
+            let text = text.context(format!("reading {}", patch.display()))?;
+            if number == 0 || text.contains("/Kconfig") {
+                self.configure(AS_MODULE)?;
+            }
             let name = patch.file_name().unwrap_or_default().to_string_lossy();
-            tests.push(Test::check(&*name, self.compile(&name, &fragments)?));
+            match self.compile(&name, NEAR) {
+                Ok(objections) => tests.push(Test::check(&*name, objections)),
+                // With the next one it may build again, but not for who looks for a defect by bisection.
+                Err(error) => {
+                    tests.push(Test::failed(&*name, error.to_string()));
+                    return Ok(tests);
+                }
+            }
         }
-        tests.push(self.configured(AS_MODULE)?);
+        tests.push(self.built("the kernel is built", AS_MODULE)?);
         Ok(tests)
     }
 
@@ -188,40 +176,37 @@ impl<'a> Trial<'a> {
         for fix in &self.fixes {
             self.work.am(fix)?;
         }
-        let warnings = self.compile("with the fixes", &self.fragments(AS_MODULE))?;
-        Ok(vec![Test::check("the kernel is built", warnings)])
+        Ok(vec![
+            self.built("the kernel with the fixes is built", AS_MODULE)?
+        ])
     }
 
     fn build_in(&self) -> Result<Vec<Test>> {
-        let warnings = self.compile("built in", &self.fragments(BUILT_IN))?;
-        let built = Test::check("the kernel is built", warnings);
-        Ok(vec![built, self.configured(BUILT_IN)?])
+        self.configure(BUILT_IN)?;
+        Ok(vec![self.built("the kernel is built", BUILT_IN)?])
     }
 
-    fn fragments(&self, options: &str) -> Vec<PathBuf> {
-        let mut fragments = Flavour::Release.fragments(self.tree);
+    /// All of the kernel, and whether it has the options that it should.
+    fn built(&self, name: &str, options: &str) -> Result<Test> {
+        let mut objections = self.compile(name, kernel::ALL)?;
+        let wanted = kconfig::read(&[self.tree.join(options)])?;
+        let found = kconfig::read(&[self.build.join(".config")])?;
+        objections.extend(kconfig::refused(&wanted, &found));
+        Ok(Test::check(name, objections))
+    }
+
+    fn configure(&self, options: &str) -> Result<()> {
+        let mut fragments = Flavour::Units.fragments(self.tree);
         fragments.push(self.tree.join(options));
-        fragments
+        self.kernel().configure(self.cache, &fragments)
     }
 
-    /// What the compilers object to in files of the series.
-    fn compile(&self, what: &str, fragments: &[PathBuf]) -> Result<Vec<String>> {
+    /// What the compilers object to in files of the series, while they make `goals`.
+    fn compile(&self, what: &str, goals: &[&str]) -> Result<Vec<String>> {
         let kernel = self.kernel();
-        let log = kernel
-            .configure(self.cache, fragments)
-            .and_then(|()| kernel.compile(self.cache, &format!("{what}: compiling")))?;
+        let log = kernel.compile(self.cache, &format!("{what}: compiling"), goals)?;
         let text = fs::read_to_string(&log).context(format!("reading {}", log.display()))?;
         let ours = |warning: &String| warning.contains("vfio") || warning.contains("zpci");
         Ok(module::warnings(&text).into_iter().filter(ours).collect())
-    }
-
-    /// Whether the kernel has the options that it should.
-    fn configured(&self, options: &str) -> Result<Test> {
-        let wanted = kconfig::read(&[self.tree.join(options)])?;
-        let found = kconfig::read(&[self.build.join(".config")])?;
-        Ok(Test::check(
-            "the options of the series are set",
-            kconfig::refused(&wanted, &found),
-        ))
     }
 }
