@@ -76,6 +76,9 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
+matrix: ## the kernel by clang and by GCC: builds, boots and passes (40 minutes); KCC=gcc selects
+	@$(runner) matrix
+
 test-qemu: ## of these, those about the patched QEMU: itself, functions that fail, ISM, guests
 	@$(runner) test emulator ism bare guest
 

@@ -17,6 +17,7 @@ mod kconfig;
 mod kernel;
 mod kernlog;
 mod ktap;
+mod matrix;
 mod module;
 mod mutants;
 mod packages;
@@ -75,6 +76,7 @@ usage: runner run             boot the machine and show the driver at work
        runner qemu            build the QEMU of tools/qemu and print where it is
        runner upstream-series make the patches for the kernel and print where they are
        runner test-upstream   build and test the kernel that they make
+       runner matrix          build and test it on the kernel as each compiler makes it
        runner mutants [name...]  put defects into the driver; the tests must find them
        runner clippy          check the module and user space with clippy
        runner rustdoc         write the documentation of the module's crates
@@ -146,6 +148,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["qemu"] => build_qemu(&tree),
         ["upstream-series"] => upstream::series(&tree),
         ["test-upstream"] => upstream::test(&tree),
+        ["matrix"] => matrix::test(&tree),
         ["mutants", filters @ ..] => mutants::test(&tree, filters),
         ["vm"] => command(&tree, Flavour::parse(&flavour)?),
         ["shell"] => shell(&tree, Flavour::parse(&flavour)?),
