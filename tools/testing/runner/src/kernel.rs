@@ -40,10 +40,11 @@ impl Flavour {
             "release" => Ok(Self::Release),
             "debug" => Ok(Self::Debug),
             "unmediated" => Ok(Self::Unmediated),
+            "units" => Ok(Self::Units),
             _ => Err(Error::new(
                 "FLAVOUR",
                 format!("'{name}' is not a flavour of the kernel"),
-                "Use release, debug or unmediated",
+                "Use release, debug, unmediated or units",
             )),
         }
     }

@@ -83,8 +83,8 @@ usage: runner run             boot the machine and show the driver at work
        runner rust-analyzer   write rust-project.json for the module's crates
        runner vm-paths        print where the machine's parts are
 
-Environment: FLAVOUR=release|debug|unmediated  RUN='command'  FILES='files to copy to /'  SMP=2  MEM=1G
-             TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
+Environment: FLAVOUR=release|debug|unmediated|units  RUN='command'  FILES='files to copy to /'  SMP=2
+             MEM=1G  TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
              KCC=gcc: GCC compiles the kernel, and not clang
              QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
