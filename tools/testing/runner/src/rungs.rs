@@ -159,7 +159,7 @@ const RUNGS: &[Rung] = &[
         name: "upstream",
         seconds: 20,
         skips: &[],
-        kind: Kind::Own(upstream::check),
+        kind: Kind::Own(check_series),
     },
     Rung {
         name: "run",
@@ -719,6 +719,21 @@ fn output(command: &mut Command, log: &Path) -> Result<(String, bool)> {
         String::from_utf8_lossy(&text).into_owned(),
         status.success(),
     ))
+}
+
+/// The form of the patches, for the kernel and for QEMU.
+fn check_series(cache: &Cache, tree: &Path) -> Result<Vec<Test>> {
+    let mut tests = upstream::check(cache, tree)?;
+    let scratch = Scratch::new(cache)?;
+    let mut export = Command::new(tree.join("tools/qemu/export"));
+    export.arg(scratch.path("series"));
+    let (text, success) = output(&mut export, &scratch.path("out"))?;
+    let objections = if success { "" } else { &text };
+    tests.push(Test::check(
+        "QEMU: the patches apply, and checkpatch finds no error",
+        objections.lines().map(str::to_owned).collect(),
+    ));
+    Ok(tests)
 }
 
 /// Fails if a suite of unit tests in the module's sources is not among those that were run.
