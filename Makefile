@@ -80,7 +80,7 @@ matrix: ## the kernel by clang and by GCC: builds, boots and passes (40 minutes)
 	@$(runner) matrix
 
 test-qemu: ## of these, those about the patched QEMU: itself, functions that fail, ISM, guests
-	@$(runner) test emulator ism bare guest
+	@$(runner) test emulator ism bare fuzz guest
 
 upstream-series: ## patches for the kernel (KSRC=), as they would be sent
 	@$(runner) upstream-series

@@ -2,7 +2,8 @@
 /* Console, instructions and functions for programs without an operating system. */
 #include "bare.h"
 
-extern volatile u32 exception;
+/* Where head.S notes the code of an exception: in lowcore, as each CPU has its own. */
+static volatile u32 *const noted = (u32 *)0x1408;
 
 void *memset(void *to, int value, u64 len)
 {
@@ -120,7 +121,7 @@ static struct outcome outcome_of(int cc, u64 request)
 	return (struct outcome) {
 		.cc = cc,
 		.status = cc == 1 ? request >> 24 & 0xff : 0,
-		.exception = exception,
+		.exception = *noted,
 	};
 }
 
@@ -134,67 +135,128 @@ void say_outcome(struct outcome outcome)
 		say("cc %u\n", (u64)outcome.cc);
 }
 
-struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len)
+struct outcome raw_pcistb(u64 req, u64 offset, u64 address)
 {
-	u64 req = request(fh, space, len);
 	int cc;
 
-	exception = 0;
+	*noted = 0;
 	asm volatile(
-		"	.insn	rsy,0xeb00000000d0,%[req],%[offset],0(%[data])\n"
+		"	.insn	rsy,0xeb00000000d0,%[req],%[offset],0(%[address])\n"
 		"	ipm	%[cc]\n"
 		"	srl	%[cc],28"
 		: [cc] "=d" (cc), [req] "+d" (req)
-		: [offset] "d" (offset), [data] "a" (data) : "cc", "memory");
+		: [offset] "d" (offset), [address] "a" (address) : "cc", "memory");
 	return outcome_of(cc, req);
 }
 
-struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len)
+struct outcome raw_pcilg(u64 req, u64 offset, u64 *value)
 {
-	register u64 req asm("2") = request(fh, space, len);
+	register u64 pair asm("2") = req;
 	register u64 off asm("3") = offset;
 	u64 loaded = 0xdeadbeefdeadbeef;
 	int cc;
 
-	exception = 0;
+	*noted = 0;
 	asm volatile(
 		"	.insn	rre,0xb9d20000,%[value],%[req]\n"
 		"	ipm	%[cc]\n"
 		"	srl	%[cc],28"
-		: [cc] "=d" (cc), [value] "+d" (loaded), [req] "+d" (req), "+d" (off)
+		: [cc] "=d" (cc), [value] "+d" (loaded), [req] "+d" (pair), "+d" (off)
 		:: "cc", "memory");
 	*value = loaded;
-	return outcome_of(cc, req);
+	return outcome_of(cc, pair);
 }
 
-struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len)
+struct outcome raw_pcistg(u64 req, u64 offset, u64 value)
 {
-	register u64 req asm("2") = request(fh, space, len);
+	register u64 pair asm("2") = req;
 	register u64 off asm("3") = offset;
 	int cc;
 
-	exception = 0;
+	*noted = 0;
 	asm volatile(
 		"	.insn	rre,0xb9d00000,%[value],%[req]\n"
 		"	ipm	%[cc]\n"
 		"	srl	%[cc],28"
-		: [cc] "=d" (cc), [req] "+d" (req), "+d" (off)
+		: [cc] "=d" (cc), [req] "+d" (pair), "+d" (off)
 		: [value] "d" (value) : "cc", "memory");
+	return outcome_of(cc, pair);
+}
+
+struct outcome raw_mpcifc(u64 req, u64 address)
+{
+	int cc;
+
+	*noted = 0;
+	asm volatile(
+		"	.insn	rxy,0xe300000000d0,%[req],0(%[address])\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req) : [address] "a" (address) : "cc", "memory");
 	return outcome_of(cc, req);
+}
+
+struct outcome raw_stpcifc(u64 req, u64 address)
+{
+	int cc;
+
+	*noted = 0;
+	asm volatile(
+		"	.insn	rxy,0xe300000000d4,%[req],0(%[address])\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req) : [address] "a" (address) : "cc", "memory");
+	return outcome_of(cc, req);
+}
+
+struct outcome raw_rpcit(u64 req, u64 start, u64 len)
+{
+	register u64 pair asm("2") = start;
+	register u64 size asm("3") = len;
+	int cc;
+
+	*noted = 0;
+	asm volatile(
+		"	.insn	rre,0xb9d30000,%[req],%[start]\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [req] "+d" (req), [start] "+d" (pair), "+d" (size)
+		:: "cc", "memory");
+	return outcome_of(cc, req);
+}
+
+struct outcome raw_clp(u64 address)
+{
+	u64 none = 0;
+	int cc;
+
+	*noted = 0;
+	asm volatile(
+		"	.insn	rrf,0xb9a00000,%[none],%[address],0,2\n"
+		"	ipm	%[cc]\n"
+		"	srl	%[cc],28"
+		: [cc] "=d" (cc), [none] "+d" (none) : [address] "a" (address) : "cc", "memory");
+	return outcome_of(cc, 0);
+}
+
+struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len)
+{
+	return raw_pcistb(request(fh, space, len), offset, (u64)data);
+}
+
+struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len)
+{
+	return raw_pcilg(request(fh, space, len), offset, value);
+}
+
+struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len)
+{
+	return raw_pcistg(request(fh, space, len), offset, value);
 }
 
 struct outcome stpcifc(u32 fh, void *block)
 {
-	u64 req = (u64)fh << 32;
-	int cc;
-
-	exception = 0;
-	asm volatile(
-		"	.insn	rxy,0xe300000000d4,%[req],0(%[block])\n"
-		"	ipm	%[cc]\n"
-		"	srl	%[cc],28"
-		: [cc] "=d" (cc), [req] "+d" (req) : [block] "a" (block) : "cc", "memory");
-	return outcome_of(cc, req);
+	return raw_stpcifc((u64)fh << 32, (u64)block);
 }
 
 void config_write(u32 fh, u64 offset, u32 value, u8 len)
@@ -211,13 +273,10 @@ static u8 *const clp_response = clp_request + 32;
 
 static int clp(u16 command, u16 response_len)
 {
-	u64 none = 0;
-
 	*(u16 *)clp_request = 32;
 	*(u16 *)(clp_request + 2) = command;
 	*(u16 *)clp_response = response_len;
-	asm volatile(".insn	rrf,0xb9a00000,%[none],%[block],0,2"
-		     : [none] "+d" (none) : [block] "a" (clp_request) : "cc", "memory");
+	raw_clp((u64)clp_request);
 	return *(u16 *)(clp_response + 2) == CLP_OK;
 }
 
@@ -288,34 +347,13 @@ static u8 fib[72] __aligned(8);
 
 static int modify(u32 fh, u8 operation)
 {
-	u64 req = (u64)fh << 32 | operation;
-	int cc;
-
-	exception = 0;
-	asm volatile(
-		"	.insn	rxy,0xe300000000d0,%[req],0(%[fib])\n"
-		"	ipm	%[cc]\n"
-		"	srl	%[cc],28"
-		: [cc] "=d" (cc), [req] "+d" (req) : [fib] "a" (fib) : "cc", "memory");
-	return good(outcome_of(cc, req));
+	return good(raw_mpcifc((u64)fh << 32 | operation, (u64)fib));
 }
 
 /* REFRESH PCI TRANSLATIONS */
 static int refresh(u32 fh, u64 address, u64 len)
 {
-	register u64 req asm("4") = (u64)fh << 32;
-	register u64 start asm("2") = address;
-	register u64 size asm("3") = len;
-	int cc;
-
-	exception = 0;
-	asm volatile(
-		"	.insn	rre,0xb9d30000,%[req],%[start]\n"
-		"	ipm	%[cc]\n"
-		"	srl	%[cc],28"
-		: [cc] "=d" (cc), [req] "+d" (req), [start] "+d" (start), "+d" (size)
-		:: "cc", "memory");
-	return good(outcome_of(cc, req));
+	return good(raw_rpcit((u64)fh << 32, address, len));
 }
 
 int bad_refresh(u32 fh)
@@ -356,15 +394,18 @@ int enable_dma(u32 fh)
 	const u64 invalid = 0x20, protect = 0x400;
 	u64 i, j;
 
-	for (i = 0; i < 2048; i++)
-		tables.regions[i] = tables.segments[i] = invalid;
-	tables.regions[DMA_ADDRESS(0) >> 31] = (u64)tables.segments | 7;
-	for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
-		tables.segments[i] = (u64)tables.pages[i];
-		for (j = 0; j < 256; j++)
-			tables.pages[i][j] = i << 20 | j << 12;
+	/* Once: another CPU may have them read for another function. */
+	if (!tables.segments[0]) {
+		for (i = 0; i < 2048; i++)
+			tables.regions[i] = tables.segments[i] = invalid;
+		tables.regions[DMA_ADDRESS(0) >> 31] = (u64)tables.segments | 7;
+		for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
+			tables.segments[i] = (u64)tables.pages[i];
+			for (j = 0; j < 256; j++)
+				tables.pages[i][j] = i << 20 | j << 12;
+		}
+		tables.pages[0][0] |= protect;
 	}
-	tables.pages[0][0] |= protect;
 
 	memset(fib, 0, sizeof(fib));
 	*(u64 *)(fib + 16) = DMA_ADDRESS(0);
@@ -392,15 +433,18 @@ void translation(int on)
 	u64 space = (u64)tables.segments | 3, i, j;
 	u8 mask;
 
-	for (i = 0; i < ARRAY_SIZE(tables.segments); i++)
-		tables.segments[i] = invalid;
-	for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
-		tables.segments[i] = (u64)tables.pages[i];
-		for (j = 0; j < 256; j++)
-			tables.pages[i][j] = i << 20 | j << 12;
+	/* Once: another CPU may use them. */
+	if (!tables.segments[0]) {
+		for (i = 0; i < ARRAY_SIZE(tables.segments); i++)
+			tables.segments[i] = invalid;
+		for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
+			tables.segments[i] = (u64)tables.pages[i];
+			for (j = 0; j < 256; j++)
+				tables.pages[i][j] = i << 20 | j << 12;
+		}
+		tables.pages[7][NO_PAGE >> 12 & 0xff] |= page_invalid;
+		tables.pages[7][READ_ONLY_PAGE >> 12 & 0xff] |= page_protected;
 	}
-	tables.pages[7][NO_PAGE >> 12 & 0xff] |= page_invalid;
-	tables.pages[7][READ_ONLY_PAGE >> 12 & 0xff] |= page_protected;
 
 	if (on)
 		asm volatile(

@@ -37,6 +37,14 @@ struct outcome pcistb(u32 fh, u8 space, u64 offset, const void *data, u16 len);
 struct outcome pcilg(u32 fh, u8 space, u64 offset, u64 *value, u8 len);
 struct outcome pcistg(u32 fh, u8 space, u64 offset, u64 value, u8 len);
 struct outcome stpcifc(u32 fh, void *block);
+/* The same, and others, with anything in their registers. */
+struct outcome raw_pcistb(u64 req, u64 offset, u64 address);
+struct outcome raw_pcilg(u64 req, u64 offset, u64 *value);
+struct outcome raw_pcistg(u64 req, u64 offset, u64 value);
+struct outcome raw_mpcifc(u64 req, u64 address);
+struct outcome raw_stpcifc(u64 req, u64 address);
+struct outcome raw_rpcit(u64 req, u64 start, u64 len);
+struct outcome raw_clp(u64 address);
 void say_outcome(struct outcome outcome);
 
 static inline int good(struct outcome outcome)
@@ -90,7 +98,7 @@ void translation(int on);
 /* Microseconds since some time or other. */
 u64 clock(void);
 
-/* Has CPU 1 run a function, without exceptions: there is only one place to note them. */
+/* Has CPU 1 run a function, with a lowcore of its own. */
 void start_second_cpu(void (*function)(void));
 
 #endif

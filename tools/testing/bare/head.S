@@ -10,7 +10,9 @@
 #define LC_PGM_NEW_PSW	0x1d0
 #define PGM_SEGMENT	0x10
 #define PGM_PAGE	0x11
+#define PGM_ASCE	0x38
 #define LC_SAVED_R1	0x1400	/* reserved for the operating system */
+#define LC_EXCEPTION	0x1408	/* likewise; bare.c has it, too */
 
 	.section .text.head, "ax"
 	.globl	_start
@@ -33,17 +35,25 @@ second:
 	larl	%r15, second_stack_end
 	aghi	%r15, -160
 	xc	0(160,%r15), 0(%r15)
+	/* Its own lowcore: two CPUs may meet with exceptions at the same time. */
+	lghi	%r2, 0
+	larl	%r1, second_lowcore
+	mvc	LC_PGM_NEW_PSW(16,%r1), LC_PGM_NEW_PSW(%r2)
+	larl	%r2, prefix
+	st	%r1, 0(%r2)
+	spx	0(%r2)
 	lgrl	%r1, second_cpu
 	basr	%r14, %r1
 	larl	%r1, stop
 	lpswe	0(%r1)
 pgm:
 	stg	%r1, LC_SAVED_R1(%r0)
-	larl	%r1, exception
-	mvc	2(2,%r1), LC_PGM_CODE(%r0)
-	/* After these two the instruction would be tried again. */
 	lh	%r1, LC_PGM_CODE(%r0)
+	sty	%r1, LC_EXCEPTION(%r0)
+	/* After these the instruction would be tried again. */
 	chi	%r1, PGM_SEGMENT
+	je	next
+	chi	%r1, PGM_ASCE
 	je	next
 	chi	%r1, PGM_PAGE
 	jne	leave
@@ -60,16 +70,16 @@ pgm_mask:
 	.align	16
 stop:	.quad	0x0002000180000000, 0	/* and waiting: the emulator ends */
 	.data
-	.globl	exception
-	.align	4
-exception:
-	.long	0
 	.globl	second_cpu
 	.align	8
 second_cpu:
 	.quad	0
+prefix:
+	.long	0
 	.bss
-	.align	4096
+	.align	8192
+second_lowcore:
+	.space	8192
 	.space	65536
 stack_end:
 	.space	65536

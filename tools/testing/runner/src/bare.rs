@@ -13,14 +13,16 @@ use crate::{
     cache::Scratch,
     error::{Context, Error, Result},
     ktap::Test,
-    patched::Patched,
     progress,
-    qemu::{Functions, Hardware},
+    qemu::{self, Functions, Hardware},
 };
 
-/// The guest, in the host: all functions are its own, and are reached by the region, also those whose
-/// BARs can be mapped.
-pub const COMMAND: &str = r#"
+/// A program in a guest, in the host: all functions are its own, and are reached by the region, also
+/// those whose BARs can be mapped.
+macro_rules! command {
+    ($program:literal) => {
+        concat!(
+            r#"
 modprobe zpci-vfio-pci || exit
 set --
 for function in /sys/bus/pci/devices/*; do
@@ -31,12 +33,20 @@ for function in /sys/bus/pci/devices/*; do
 	set -- "$@" -device "zpci,uid=$fid,fid=$fid,target=f$fid,io-region=on" \
 		-device "vfio-pci,id=f$fid,host=$name"
 done
-/qemu-system-s390x -L / -M s390-ccw-virtio -accel tcg -cpu max -m 64 -nodefaults -nographic \
-	-no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console -kernel /bare \
-	-trace 's390_pci_io*' -D /tmp/trace "$@" 2>&1
+/qemu-system-s390x -L / -M s390-ccw-virtio -accel tcg,thread=multi -cpu max -smp 2 -m 64 -nodefaults \
+	-nographic -no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console \
+	-trace 's390_pci_io*' -D /tmp/trace "$@" -kernel /"#,
+            $program,
+            r#" 2>&1
 echo "functions with the region: $(grep -c s390_pci_io_init /tmp/trace)"
 echo "requests: $(grep -c 's390_pci_io ' /tmp/trace)"
-"#;
+"#
+        )
+    };
+}
+pub(crate) use command;
+
+pub const COMMAND: &str = command!("bare");
 
 /// What has to differ: in cases that begin so, the first outcome is the second in the guest, and why.
 const DIFFERENCES: &[(&str, &str, &str, &str)] = &[(
@@ -52,24 +62,22 @@ const CFLAGS: &str = "-march=z13 -mno-vx -msoft-float -O2 -Wall -Werror -fno-str
     -Wl,--build-id=none -Wl,--no-warn-rwx-segments -T bare.lds";
 
 /// A machine whose console is standard output.
-const MACHINE: &str = "-M s390-ccw-virtio -accel tcg -cpu max -m 64 -nodefaults -nographic
-    -no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console";
+const MACHINE: &str = "-M s390-ccw-virtio -accel tcg,thread=multi -cpu max -smp 2 -m 64 -nodefaults
+    -nographic -no-reboot -chardev stdio,id=console -device sclpconsole,chardev=console";
 
-/// A program: its name, and the file that has its `main()`.
-pub struct Program(&'static str, &'static str);
-
-/// The one of this rung.
-pub const CASES: Program = Program("bare", "cases.c");
-
-/// One that says how long its instructions take.
-pub const WAIT: Program = Program("wait", "wait.c");
-
-/// Compiles a program.
-pub fn program(tree: &Path, scratch: &Scratch, Program(name, main): Program) -> Result<PathBuf> {
+/// Compiles the program `name`, whose `main()` is in a file of `tools/testing/bare`.
+pub fn program(
+    tree: &Path,
+    scratch: &Scratch,
+    name: &str,
+    main: &str,
+    defines: &[String],
+) -> Result<PathBuf> {
     let dir = tree.join("tools/testing/bare");
     let path = scratch.path(name);
     let mut gcc = Command::new("s390x-linux-gnu-gcc");
     gcc.args(CFLAGS.split_whitespace())
+        .args(defines)
         .arg("-o")
         .arg(&path)
         .args(["head.S", "bare.c", main, "-lgcc"])
@@ -83,31 +91,33 @@ pub fn program(tree: &Path, scratch: &Scratch, Program(name, main): Program) -> 
     Ok(path)
 }
 
-/// What the program prints with the functions at hand.
-pub fn direct(patched: &Patched, functions: Functions, program: &Path) -> Result<String> {
-    let Hardware {
-        program: qemu,
-        args,
-    } = patched.hardware(functions);
+/// What a program prints with the functions at hand, and what QEMU says beside it, which has `seconds`
+/// and some more arguments.
+pub fn direct(
+    hardware: Hardware,
+    program: &Path,
+    more: &[&str],
+    seconds: u64,
+) -> Result<(String, String)> {
     let step = "the program in place of the host";
     let output = Command::new("timeout")
-        .arg("60")
-        .arg(qemu)
+        .arg(seconds.to_string())
+        .arg(hardware.program)
         .args(MACHINE.split_whitespace())
         .arg("-kernel")
         .arg(program)
-        .args(args)
+        .args(hardware.args)
+        .args(more)
+        // What a sanitized one has not freed at its end is of no interest.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         .output()
         .context(step)?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(Error::new(
-            step,
-            format!("{}: {message}", output.status),
-            "",
-        ));
+        return Err(Error::new(step, format!("{}: {said}", output.status), ""));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).replace('\r', ""))
+    let printed = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    Ok((printed, said))
 }
 
 /// One test for each line that the program prints, and some for the comparison as such.
@@ -138,11 +148,7 @@ pub fn compare(direct: &str, nested: &str, functions: Functions) -> Vec<Test> {
         let objection = (!holds).then(|| otherwise.to_string());
         Test::check(name, objection.into_iter().collect())
     };
-    let wanted = functions
-        .concat()
-        .iter()
-        .filter(|arg| arg.starts_with("zpci,"))
-        .count();
+    let wanted = qemu::count(functions);
     tests.push(check(
         "all cases were tried",
         direct.lines().last() == Some("end"),
@@ -188,7 +194,6 @@ fn difference(direct: &str, nested: &str, used: &mut [bool]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qemu;
 
     const FUNCTIONS: Functions = &[qemu::NVME];
     const DIRECT: &str = "function 10: a\nstrict: PCISTB space 2: cc 0\n\

@@ -58,7 +58,7 @@ pub fn files(
     ];
     guest.initrd(cache, &initrd, &extra, &[])?;
     let mut files = patched.vmm(cache)?.to_vec();
-    let program = bare::program(tree, scratch, bare::WAIT)?;
+    let program = bare::program(tree, scratch, "wait", "wait.c", &[])?;
     files.extend([guest.kernel.image(), initrd, program]);
     Ok(files)
 }

@@ -12,6 +12,7 @@ mod cpio;
 mod cross;
 mod emulator;
 mod error;
+mod fuzz;
 mod guest;
 mod kconfig;
 mod kernel;
@@ -84,8 +85,8 @@ usage: runner run             boot the machine and show the driver at work
        runner vm-paths        print where the machine's parts are
 
 Environment: FLAVOUR=release|debug|unmediated|units  RUN='command'  FILES='files to copy to /'  SMP=2
-             MEM=1G  TIMEOUT=seconds  LONG=1  QEMU_ARGS='more arguments'  KSRC=directory of a Linux source
-             KCC=gcc: GCC compiles the kernel, and not clang
+             MEM=1G  TIMEOUT=seconds  LONG=1  SEED=1  QEMU_ARGS='more arguments'
+             KSRC=directory of a Linux source  KCC=gcc: GCC compiles the kernel, and not clang
              QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.

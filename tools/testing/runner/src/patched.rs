@@ -36,6 +36,13 @@ const L0: Target = Target {
     actions: 1360,
 };
 
+/// The first, with a look at what it does to its own memory.
+const SANITIZED: Target = Target {
+    name: "x86_64-sanitized",
+    options: &["--cc=gcc", "--enable-asan", "--enable-ubsan"],
+    ..L0
+};
+
 const L1: Target = Target {
     name: "s390x",
     options: &[
@@ -171,14 +178,13 @@ impl Patched {
 
     /// As the emulator of the s390x host.
     pub fn hardware(&self, functions: Functions) -> Hardware {
-        let mut hardware = Hardware {
-            program: self.dir.join(NAME),
-            ..Hardware::stock(functions)
-        };
-        hardware
-            .args
-            .extend(["-L".into(), self.dir.display().to_string()]);
-        hardware
+        emulator(&self.dir, functions)
+    }
+
+    /// The same, built with AddressSanitizer and UndefinedBehaviorSanitizer.
+    pub fn sanitized(&self, cache: &Cache, functions: Functions) -> Result<Hardware> {
+        let dir = self.recipe.build(cache, &SANITIZED, None)?;
+        Ok(emulator(&dir, functions))
     }
 
     /// As the VMM in the s390x host, for which it is built, too: the program, and the firmware that
@@ -188,6 +194,18 @@ impl Patched {
         let dir = self.recipe.build(cache, &L1, Some(&sysroot))?;
         Ok([dir.join(NAME), dir.join(FIRMWARE)])
     }
+}
+
+/// The one that was built in `dir`.
+fn emulator(dir: &Path, functions: Functions) -> Hardware {
+    let mut hardware = Hardware {
+        program: dir.join(NAME),
+        ..Hardware::stock(functions)
+    };
+    hardware
+        .args
+        .extend(["-L".into(), dir.display().to_string()]);
+    hardware
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ const SOURCES: &[(&str, &[&str])] = &[
         "bare",
         &["tools/testing/runner/src/bare.rs", "tools/testing/bare"],
     ),
+    ("fuzz", &["tools/testing/runner/src/fuzz.rs"]),
     (
         "guest",
         &[

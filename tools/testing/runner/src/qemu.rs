@@ -108,6 +108,13 @@ pub struct Hardware {
 /// The arguments of some functions.
 pub type Functions = &'static [&'static [&'static str]];
 
+/// How many functions these are.
+pub fn count(functions: Functions) -> usize {
+    let arguments = functions.concat();
+    let zpci = arguments.iter().filter(|arg| arg.starts_with("zpci,"));
+    zpci.count()
+}
+
 impl Hardware {
     /// QEMU as Debian has it.
     pub fn stock(functions: Functions) -> Self {

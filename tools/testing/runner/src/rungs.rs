@@ -23,6 +23,7 @@ use crate::{
     cache::{self, Cache, Scratch},
     chain, conformance, emulator,
     error::{Context, Error, Result},
+    fuzz,
     guest::Guest,
     kernel::Flavour,
     kernlog,
@@ -104,6 +105,8 @@ enum Files {
     Selftests,
     /// A VMM, and a program without an operating system for its guest.
     Bare,
+    /// A VMM, and a program that means harm.
+    Fuzz,
     /// A VMM, and a Linux guest for it.
     LinuxGuest,
     /// Packages.
@@ -120,6 +123,8 @@ enum Results {
     Comparison,
     /// What a program prints in the guest, and without a host.
     Bare,
+    /// The same of a program that means harm, and what the emulator saw.
+    Fuzz,
     /// What the command prints about a guest, and what the emulator saw.
     Witness,
     /// What the emulator did for the command.
@@ -306,6 +311,20 @@ const RUNGS: &[Rung] = &[
         }),
     },
     Rung {
+        name: "fuzz",
+        seconds: 40,
+        skips: &[],
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            functions: &[qemu::NVME, qemu::ISM],
+            trace: fuzz::TRACE,
+            files: Files::Fuzz,
+            command: fuzz::COMMAND,
+            results: Results::Fuzz,
+            ..BOOT
+        }),
+    },
+    Rung {
         name: "guest",
         seconds: 60,
         skips: &[],
@@ -424,7 +443,7 @@ fn build(cache: &Cache, tree: &Path, rungs: &[&Rung]) -> Result<()> {
     };
     let emulators = || {
         let patched = Patched::get(cache, tree)?;
-        if boots().any(|boot| matches!(boot.files, Files::Bare | Files::LinuxGuest)) {
+        if boots().any(|boot| matches!(boot.files, Files::Bare | Files::Fuzz | Files::LinuxGuest)) {
             patched.vmm(cache)?;
         }
         Ok(())
@@ -625,7 +644,12 @@ impl Boot {
             Files::Selftests => conformance::programs(cache, &guest.kernel)?,
             Files::Bare => {
                 let mut files = patched.vmm(cache)?.to_vec();
-                files.push(bare::program(tree, &scratch, bare::CASES)?);
+                files.push(bare::program(tree, &scratch, "bare", "cases.c", &[])?);
+                files
+            }
+            Files::Fuzz => {
+                let mut files = patched.vmm(cache)?.to_vec();
+                files.push(fuzz::program(tree, &scratch, true)?);
                 files
             }
             Files::LinuxGuest => chain::files(cache, tree, &scratch, guest, &patched)?,
@@ -662,9 +686,18 @@ impl Boot {
             Results::Comparison => conformance::compare(&output),
             Results::Bare => {
                 let program = scratch.path("bare");
-                let direct = bare::direct(&patched, self.functions, &program)?;
+                let hardware = patched.hardware(self.functions);
+                let (direct, _) = bare::direct(hardware, &program, &[], 60)?;
                 bare::compare(&direct, &output, self.functions)
             }
+            Results::Fuzz => fuzz::results(
+                cache,
+                tree,
+                &scratch,
+                self.functions,
+                &patched,
+                (&output, &outcome.trace),
+            )?,
             Results::Witness => chain::results(&output, &outcome.trace),
             Results::Translations => emulator::results(&outcome.answer),
             Results::Packages => {
