@@ -2,7 +2,8 @@
 /*
  * CPU 0 stores a block again and again, from memory that was not used before as long as there is
  * some. CPU 1 says ten times a second how long the present store takes; each line needs the console, a
- * device. When a store takes long for the second time, CPU 1 disables the function meanwhile.
+ * device. When a store takes long for the second time, CPU 1 takes the function away meanwhile: it
+ * disables it, or, with DECONFIGURE, deconfigures it.
  */
 #include "bare.h"
 
@@ -13,7 +14,7 @@
 /* Of the upper half of 64 MiB, 1 MiB for each. */
 #define BLOCK(store) ((const void *)((32 + (store) % 32) << 20))
 
-static u32 handle;
+static u32 handle, fid;
 
 static volatile u64 store;	/* number of the present one */
 static volatile u64 since;	/* when it began, 0: it has ended */
@@ -29,14 +30,21 @@ static void pause(u64 us)
 		;
 }
 
-static void disable(u64 number)
+static void take_away(u64 number)
 {
-	u32 fh = handle;
 	int done;
 
-	say("disabling during store %u\n", number);
+#ifdef DECONFIGURE
+	say("deconfigure during store %u\n", number);
+	done = deconfigure_function(fid);
+	say("deconfigured: %s\n", done ? "yes" : "no");
+#else
+	u32 fh = handle;
+
+	say("disable during store %u\n", number);
 	done = disable_function(&fh);
 	say("disabled: %s\n", done ? "yes" : "no");
+#endif
 	/* A store that has ended may take some time to say so. */
 	pause(LONG);
 	say("the store had ended: %s\n", store == number && since ? "no" : "yes");
@@ -60,7 +68,7 @@ static void watch(void)
 			continue;
 		slow = number;
 		if (++times == 2)
-			return disable(number);
+			return take_away(number);
 	}
 }
 
@@ -75,6 +83,7 @@ int main(void)
 		return 1;
 	}
 	handle = function.fh;
+	fid = function.fid;
 	config_write(handle, 4, 0x6, 2);
 	start_second_cpu(watch);
 	do {

@@ -3,6 +3,7 @@
 //! The state that one step leaves to the next.
 
 use crate::{
+    buffers,
     failure::Failure,
     host::{self, LIMIT},
     vmm::{self, Vmm},
@@ -51,8 +52,9 @@ impl Chain {
         if self.is_prepared {
             return Ok(());
         }
-        // The host's ism driver shall have only one of the two functions, now and after power-on.
+        // The host's ism driver shall have only one of the functions, now and after power-on.
         self.give_function()?;
+        buffers::keep()?;
         host::run("modprobe", &["-a", "tun", "ism", "smc", "smc_diag"])?;
         host::set_autoprobe(false)?;
         host::run("ip", &["link", "set", "lo", "up"])?;

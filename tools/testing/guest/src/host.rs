@@ -62,21 +62,29 @@ pub(crate) fn ism_devices(count: usize) -> io::Result<Vec<String>> {
 
 /// How many ISM devices SMC has, as the kernel's log says.
 fn smc_devices() -> io::Result<usize> {
+    let mut count = 0_usize;
+    for line in kernel_log()? {
+        count += usize::from(line.contains("smc: adding smcd device"));
+        count -= usize::from(line.contains("smc: removing smcd device")).min(count);
+    }
+    Ok(count)
+}
+
+/// What the kernel has said so far.
+pub(crate) fn kernel_log() -> io::Result<Vec<String>> {
     let mut log = File::options()
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open("/dev/kmsg")?;
-    let mut count = 0_usize;
+    let mut records = Vec::new();
     // A read returns one record.
     let mut record = [0; 8192];
     loop {
         match log.read(&mut record) {
             Ok(length) => {
-                let text = String::from_utf8_lossy(&record[..length]);
-                count += usize::from(text.contains("smc: adding smcd device"));
-                count -= usize::from(text.contains("smc: removing smcd device")).min(count);
+                records.push(String::from_utf8_lossy(&record[..length]).into_owned());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(records),
             Err(error) => return Err(error),
         }
     }

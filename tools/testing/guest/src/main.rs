@@ -11,12 +11,14 @@
 //! ```
 //!
 //! The host has two ISM functions that can reach each other: one for the guest, the other for its
-//! own `ism` driver, so that the two can talk by SMC-D. A third function takes its time to reset; a
-//! guest without an operating system has it. In the top directory are QEMU, its firmware, the Linux
-//! guest's kernel and initial RAM disk, and the program of the other guest.
+//! own `ism` driver, so that the two can talk by SMC-D. A third function takes its time to reset, and a
+//! fourth is a disk that takes its time to read; guests without an operating system use them, and one of
+//! two more ISM functions. In the top directory are QEMU, its firmware, the Linux guest's kernel and initial RAM disk, and the programs of
+//! the other guests.
 
 mod agent;
 mod before;
+mod buffers;
 mod chain;
 mod failure;
 mod host;
@@ -47,6 +49,7 @@ pub(crate) struct Step {
 const STEPS: &[&[Step]] = &[
     before::STEPS,
     waiting::STEPS,
+    buffers::STEPS,
     traffic::STEPS,
     removal::STEPS,
 ];

@@ -66,6 +66,19 @@ pub(crate) fn qemu() -> Command {
     qemu
 }
 
+/// QEMU with a guest that is a program without an operating system, and has two processors.
+pub(crate) fn bare(program: &str, console: &str, monitor: &str) -> Command {
+    let mut qemu = Command::new("/qemu-system-s390x");
+    qemu.args(["-L", "/", "-M", "s390-ccw-virtio", "-accel"])
+        .args(["tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "64"])
+        .args(["-nodefaults", "-nographic"])
+        .args(["-kernel", program, "-device", "sclpconsole,chardev=console"])
+        .args(["-chardev", &format!("file,id=console,path={console}")])
+        .args(["-qmp", &format!("unix:{monitor},server=on,wait=off")])
+        .stdin(Stdio::null());
+    qemu
+}
+
 pub(crate) struct Vmm {
     process: Child,
     monitor: Monitor,
@@ -272,6 +285,12 @@ impl Monitor {
             format!("QEMU's monitor: {}", reply.trim_end())
         })?;
         Ok(reply)
+    }
+
+    /// Removes a device, or has the guest asked for it.
+    pub fn remove(&mut self, id: &str) -> Result<(), Failure> {
+        let request = format!(r#"{{"execute":"device_del","arguments":{{"id":"{id}"}}}}"#);
+        self.call(&request).map(|_| ())
     }
 
     /// Adds a device that is described as on the command line.

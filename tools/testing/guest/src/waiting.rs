@@ -12,11 +12,7 @@ use crate::{
     vmm::{self, Monitor, Starting},
     Outcome, Step,
 };
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::Instant,
-};
+use std::{fs, process::Child, time::Instant};
 use vfio_zpci_io::sysfs::DRIVER;
 
 pub(crate) const STEPS: &[Step] = &[
@@ -30,10 +26,23 @@ pub(crate) const STEPS: &[Step] = &[
         story: "Another reset. The other processor disables the function meanwhile.",
         run: disable,
     },
+    Step {
+        name: "a function is deconfigured after the request that is under way, not before",
+        story: "Two resets more. The other processor deconfigures the function during the second.",
+        run: deconfigure,
+    },
+    Step {
+        name: "while the memory of a request is fetched, QEMU and the guest's other processor go on",
+        story: "The guest's memory is on a disk that takes seconds to read.",
+        run: slow_memory,
+    },
 ];
 
 /// The function that takes its time to reset.
 const ADDRESS: &str = "0005:00:00.0";
+
+/// The one that takes its time to read, and what it is to the kernel.
+const DISK: &str = "/dev/nvme0n1";
 
 const CONSOLE: &str = "/tmp/waiting.console";
 const MONITOR: &str = "/tmp/waiting.monitor";
@@ -75,20 +84,15 @@ impl Beat {
 }
 
 impl Waiting {
-    fn start() -> Result<Self, Failure> {
+    /// Starts QEMU with the program, and more arguments.
+    fn start(program: &str, more: &[&str]) -> Result<Self, Failure> {
         host::function_at(ADDRESS)?.bind(DRIVER)?;
         // QEMU resets it, too, and shall not wait for the slow kind of reset.
         set_reset_method("flr")?;
-        let mut qemu = Command::new("/qemu-system-s390x");
-        qemu.args(["-L", "/", "-M", "s390-ccw-virtio", "-accel"])
-            .args(["tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "64"])
-            .args(["-nodefaults", "-nographic", "-no-reboot"])
-            .args(["-kernel", "/wait", "-device", "sclpconsole,chardev=console"])
-            .args(["-chardev", &format!("file,id=console,path={CONSOLE}")])
-            .args(["-qmp", &format!("unix:{MONITOR},server=on,wait=off")])
-            .args(["-device", "zpci,uid=5,fid=5,target=slow,io-region=on"])
+        let mut qemu = vmm::bare(program, CONSOLE, MONITOR);
+        qemu.args(["-device", "zpci,uid=5,fid=5,target=slow,io-region=on"])
             .args(["-device", &format!("vfio-pci,id=slow,host={ADDRESS}")])
-            .stdin(Stdio::null());
+            .args(more);
         // What another guest has said is not of interest; most often there was none.
         let _ = fs::remove_file(CONSOLE);
         let process = qemu.spawn().context("starting QEMU")?;
@@ -158,9 +162,8 @@ fn longest_store_ms() -> Result<u64, Failure> {
     Ok(times.max().unwrap_or(0))
 }
 
-fn others_go_on(chain: &mut Chain) -> Outcome {
-    let guest = chain.waiting.insert(Waiting::start()?);
-    let start = Instant::now();
+/// Resets the function, and counts the answers of the monitor while a store waits.
+fn reset_under(guest: &mut Waiting) -> Result<usize, Failure> {
     let mut reset = reset()?;
     let mut answers = 0;
     wait_until("the end of the reset", || {
@@ -168,8 +171,15 @@ fn others_go_on(chain: &mut Chain) -> Outcome {
         Ok(reset.try_wait().context("the reset")?.is_some())
     })?;
     let status = vmm::wait(&mut reset)?;
-    let seconds = start.elapsed().as_secs_f32();
     ensure(status.success(), || format!("the reset: {status}"))?;
+    Ok(answers)
+}
+
+fn others_go_on(chain: &mut Chain) -> Outcome {
+    let guest = chain.waiting.insert(Waiting::start("/wait", &[])?);
+    let start = Instant::now();
+    let answers = reset_under(guest)?;
+    let seconds = start.elapsed().as_secs_f32();
     let found = format!(
         "While a store of the guest waited for {} ms or more (the reset took {seconds:.1} s), the \
          monitor has answered {answers} times",
@@ -183,27 +193,41 @@ fn disable(chain: &mut Chain) -> Outcome {
     if chain.waiting.is_none() {
         others_go_on(chain)?;
     }
+    take_away(chain, "disable")
+}
+
+fn deconfigure(chain: &mut Chain) -> Outcome {
+    let guest = chain
+        .waiting
+        .insert(Waiting::start("/wait-deconfigure", &[])?);
+    reset_under(guest)?;
+    take_away(chain, "deconfigure")
+}
+
+/// The guest has seen one reset. During the next one it takes the function away from itself.
+fn take_away(chain: &mut Chain, action: &str) -> Outcome {
     let Some(mut guest) = chain.waiting.take() else {
         return Err(Failure::Wrong("there is no guest".into()));
     };
     let has = |part: &str| Ok(lines()?.iter().any(|line| line.contains(part)));
+    let done = format!("{action}d: ");
     let result = (|| {
         let mut reset = reset()?;
-        wait_until("the guest disables the function", || {
-            has("disabling during store ")
+        wait_until("the guest takes the function away", || {
+            has(&format!("{action} during store "))
         })?;
         let mut answers = 0;
-        wait_until("the function is disabled", || {
+        wait_until("it is taken away", || {
             guest.monitor.execute("query-status")?;
-            let disabled = has("disabled: ")?;
-            answers += usize::from(!disabled);
-            Ok(disabled)
+            let is_done = has(&done)?;
+            answers += usize::from(!is_done);
+            Ok(is_done)
         })?;
         wait_until("the end of the guest's program", || has("last store: "))?;
         let status = vmm::wait(&mut reset)?;
         ensure(status.success(), || format!("the reset: {status}"))?;
         for wanted in [
-            "disabled: yes",
+            format!("{done}yes").as_str(),
             "the store had ended: yes",
             "last store: cc 3",
         ] {
@@ -214,10 +238,10 @@ fn disable(chain: &mut Chain) -> Outcome {
             })?;
         }
         ensure(answers > 0, || {
-            "the monitor has not answered before the function was disabled".into()
+            format!("the monitor has not answered before '{done}'")
         })?;
         Ok(format!(
-            "It was disabled when the store had ended, and the monitor answered {answers} times before"
+            "{done}when the store had ended, and the monitor answered {answers} times before"
         ))
     })();
     match result {
@@ -227,4 +251,27 @@ fn disable(chain: &mut Chain) -> Outcome {
             Err(failure)
         }
     }
+}
+
+fn slow_memory(chain: &mut Chain) -> Outcome {
+    // The other function of the same kind shall not go to this driver.
+    host::function_at(ADDRESS)?.bind(DRIVER)?;
+    host::run("modprobe", &["nvme"])?;
+    wait_until("the disk", || Ok(fs::exists(DISK).unwrap_or(false)))?;
+    let memory = format!("memory-backend-file,id=memory,size=64M,share=on,mem-path={DISK}");
+    let more = ["-object", &memory, "-machine", "memory-backend=memory"];
+    let guest = chain.waiting.insert(Waiting::start("/wait", &more)?);
+    let mut answers = 0;
+    wait_until("answers of the monitor while a store waits", || {
+        answers += usize::from(guest.answers()?);
+        Ok(answers >= ANSWERS)
+    })?;
+    let found = format!(
+        "While stores of the guest waited for memory, for {} ms or more, the monitor has answered \
+         {answers} times, each time between two signs of life of the other processor",
+        longest_store_ms()?
+    );
+    let guest = chain.waiting.take();
+    guest.map_or(Ok(()), Waiting::end)?;
+    Ok(found)
 }

@@ -19,8 +19,8 @@ use crate::{
     qemu::{self, Functions},
 };
 
-/// The functions of the host: for the Linux guest and itself, and for one without an operating system.
-pub const FUNCTIONS: Functions = &[qemu::ISM, qemu::SLOW];
+/// The functions of the host: for the Linux guest and itself, and for those without an operating system.
+pub const FUNCTIONS: Functions = &[qemu::ISM, qemu::OTHER_ISM, qemu::SLOW, qemu::SLOW_DISK];
 
 /// The tests, in the host.
 pub const COMMAND: &str = "modprobe zpci-vfio-pci && guest-test";
@@ -43,7 +43,7 @@ pub const TRACE: &[&str] = &["ism_store_block", "ism_command", "memory_region_op
 /// The function of the guest in the emulator's words.
 const GID: &str = "gid 0x20 ";
 
-/// QEMU, kernel and initial RAM disk for the guest, and the program that is the other guest.
+/// QEMU, kernel and initial RAM disk for the guest, and the programs that are other guests.
 pub fn files(
     cache: &Cache,
     tree: &Path,
@@ -58,8 +58,15 @@ pub fn files(
     ];
     guest.initrd(cache, &initrd, &extra, &[])?;
     let mut files = patched.vmm(cache)?.to_vec();
-    let program = bare::program(tree, scratch, "wait", "wait.c", &[])?;
-    files.extend([guest.kernel.image(), initrd, program]);
+    files.extend([guest.kernel.image(), initrd]);
+    for (name, main, define) in [
+        ("wait", "wait.c", ""),
+        ("wait-deconfigure", "wait.c", "-DDECONFIGURE"),
+        ("owner", "owner.c", ""),
+    ] {
+        let defines: Vec<_> = define.split_whitespace().map(String::from).collect();
+        files.push(bare::program(tree, scratch, name, main, &defines)?);
+    }
     Ok(files)
 }
 

@@ -37,6 +37,18 @@ pub const ISM: &[&str] = &[
     "ism,id=ism1,gid=0x30,pchid=0x1c0",
 ];
 
+/// Two more, which reach nobody else.
+pub const OTHER_ISM: &[&str] = &[
+    "-device",
+    "zpci,uid=8,fid=0x80,target=ism2",
+    "-device",
+    "ism,id=ism2,gid=0x80,pchid=0x1c2",
+    "-device",
+    "zpci,uid=9,fid=0x90,target=ism3",
+    "-device",
+    "ism,id=ism3,gid=0x90,pchid=0x1c2",
+];
+
 /// A function that the host has to ask again and again to be enabled or disabled: each time takes
 /// about 2 s. Only the patched QEMU has it.
 pub const SLOW: &[&str] = &[
@@ -44,6 +56,16 @@ pub const SLOW: &[&str] = &[
     "zpci,uid=5,fid=0x50,target=nv2,x-inject-clp-busy=65",
     "-device",
     "nvme,id=nv2,serial=z3,cmb_size_mb=1",
+];
+
+/// A controller with a disk that takes 3 s for each read.
+pub const SLOW_DISK: &[&str] = &[
+    "-blockdev",
+    "null-co,node-name=slow-disk,size=67108864,read-zeroes=on,latency-ns=3000000000",
+    "-device",
+    "zpci,uid=6,fid=0x60,target=nv3",
+    "-device",
+    "nvme,id=nv3,serial=z4,drive=slow-disk",
 ];
 
 /// Functions that fail on purpose, see tools/testing/ism/src/machine.rs. Only the patched QEMU has
