@@ -23,7 +23,7 @@ use crate::{
     cache::{self, Cache},
     error::{Context, Error, Result},
     ktap::Test,
-    progress,
+    patched, progress,
     rungs::Rung,
     vm,
 };
@@ -55,6 +55,7 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
     let _lock = cache.lock(&item)?;
     let work = cache.path(&item).join("tree");
     env::set_var("CARGO_TARGET_DIR", cache.path(&item).join("target"));
+    env::set_var(patched::KEPT, cache.path(&item).join("qemu"));
     let results = cache.path("results").join(&item);
     fs::create_dir_all(&work).context("making the mutants' directory")?;
     fs::create_dir_all(&results).context("making the results' directory")?;

@@ -4,7 +4,7 @@
 //! emulates the s390x host, and for that host, where it is a VMM.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,10 @@ use crate::{
     qemu::{Functions, Hardware, NAME},
     source::{self, Source},
 };
+
+/// Names a directory, if what is compiled shall stay there. With other patches then only what they
+/// change is compiled again. For one process at a time.
+pub const KEPT: &str = "QEMU_WORK";
 
 /// Both need it, beside the program (-L).
 const FIRMWARE: &str = "s390-ccw.img";
@@ -111,10 +115,20 @@ impl Recipe {
         cache.make(&self.item(target, sysroot), |dir| {
             let what = format!("QEMU ({})", target.name);
             let log = cache.log(&format!("qemu-{}", target.name));
-            let tree = dir.join("source");
-            let build = dir.join("build");
+            let kept = env::var_os(KEPT).map(|kept| PathBuf::from(kept).join(target.name));
+            let work = kept.as_deref().unwrap_or(dir);
+            let tree = work.join("source");
+            let build = work.join("build");
             let unpacking = format!("{what}: unpacking and patching");
-            self.source.unpack(&unpacking, &log, &self.patches, &tree)?;
+            if tree.exists() && kept.is_some() {
+                let new = dir.join("source");
+                self.source.unpack(&unpacking, &log, &self.patches, &new)?;
+                source::update(&new, &tree, &log)?;
+                source::remove(&new)?;
+            } else {
+                fs::create_dir_all(work).context(format!("making {}", work.display()))?;
+                self.source.unpack(&unpacking, &log, &self.patches, &tree)?;
+            }
             fs::create_dir_all(&build).context(format!("making {}", build.display()))?;
             if !build.join("build.ninja").exists() {
                 let program = tree.join("configure").display().to_string();
@@ -141,6 +155,9 @@ impl Recipe {
             let firmware = Path::new("/usr/share/qemu").join(FIRMWARE);
             fs::copy(&firmware, dir.join(FIRMWARE))
                 .context(format!("copying {}", firmware.display()))?;
+            if kept.is_some() {
+                return Ok(());
+            }
             source::remove(&tree)?;
             source::remove(&build)
         })

@@ -130,6 +130,20 @@ pub fn jobs() -> String {
         .to_string()
 }
 
+/// Makes the source in `old` the one in `new`. Files that do not differ are as old as they were.
+pub fn update(new: &Path, old: &Path, log: &Path) -> Result<()> {
+    let mut rsync = Command::new("rsync");
+    rsync.args([
+        "--recursive",
+        "--links",
+        "--perms",
+        "--checksum",
+        "--delete",
+    ]);
+    rsync.arg(new.join("")).arg(old.join(""));
+    progress::run("rsync", &mut rsync, log, |_| "comparing".into())
+}
+
 /// Removes what is not needed any more when all is built.
 pub fn remove(dir: &Path) -> Result<()> {
     fs::remove_dir_all(dir).context(format!("removing {}", dir.display()))
