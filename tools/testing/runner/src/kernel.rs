@@ -362,7 +362,7 @@ fn unpacked(cache: &Cache) -> Result<PathBuf> {
                 "there is no linux-source-7.*.tar.xz in the toolchain's {}",
                 source::DIR
             ),
-            "Set KSRC to the directory of a Linux source, 7.2 or later",
+            "Set KSRC to the directory of a Linux source, 7.3 or later",
         ));
     };
     let item = format!("linux-7.{minor}-{key}");
