@@ -91,7 +91,7 @@ pub(crate) const CLOSED: &[Closed] = &[
             let failing = Failing::new()?;
             let before = enabled(function);
             let node = function.vfio_device().expect("sysfs").expect("a node");
-            let tries = failing.each(
+            let allocations = failing.each(
                 || {
                     let iommufd = open("/dev/iommu", OFlags::RDWR);
                     let device = open_device(&node, &iommufd).expect("open");
@@ -106,7 +106,7 @@ pub(crate) const CLOSED: &[Closed] = &[
                     ControlFlow::Continue(())
                 },
             );
-            note(&format!("{} allocations", tries - 1));
+            note(&format!("{allocations} allocations"));
             works(function)
         },
     },
@@ -115,12 +115,12 @@ pub(crate) const CLOSED: &[Closed] = &[
         run: |function| {
             let failing = Failing::new()?;
             let path = function.directory().join("reset");
-            let tries = failing.each(
+            let allocations = failing.each(
                 || open(&path, OFlags::WRONLY),
                 |reset| rustix::io::write(reset, b"1").map(drop),
                 |_, _| ControlFlow::Continue(()),
             );
-            note(&format!("{} allocations", tries - 1));
+            note(&format!("{allocations} allocations"));
             works(function)
         },
     },
@@ -128,7 +128,7 @@ pub(crate) const CLOSED: &[Closed] = &[
         name: "ENOMEM: no memory to unbind the driver",
         run: |function| {
             let failing = Failing::new()?;
-            let tries = failing.each(
+            let allocations = failing.each(
                 || {
                     function.bind(DRIVER).expect("bind");
                     open(function.directory().join("driver/unbind"), OFlags::WRONLY)
@@ -145,7 +145,7 @@ pub(crate) const CLOSED: &[Closed] = &[
                     ControlFlow::Continue(())
                 },
             );
-            note(&format!("{} allocations", tries - 1));
+            note(&format!("{allocations} allocations"));
             function.bind(DRIVER).expect("bind");
             works(function)
         },
@@ -200,6 +200,9 @@ struct Failing(File);
 impl Failing {
     /// No operation allocates more often, by far.
     const LIMIT: u32 = 5000;
+    /// After so many operations without a failure there is no further allocation. One is not enough:
+    /// an operation sometimes finds what another one has left.
+    const NONE: u32 = 8;
 
     fn new() -> Result<Self, Skip> {
         // Allocations that may wait fail as well, single pages and those for user space, too; and
@@ -238,13 +241,15 @@ impl Failing {
     }
 
     /// Runs `operation` for each of its allocations, which fails: it succeeds or says `ENOMEM`.
-    /// Ends when nothing has failed, or `after` has seen enough, and returns how often it was run.
+    /// Ends when nothing has failed for a while, or `after` has seen enough, and returns the number of
+    /// the last allocation.
     fn each<T>(
         &self,
         prepare: impl Fn() -> T,
         operation: impl Fn(&T) -> Result<(), Errno>,
         mut after: impl FnMut(T, Result<(), Errno>) -> ControlFlow<()>,
     ) -> u32 {
+        let mut last = 0;
         for number in 1..Self::LIMIT {
             let prepared = prepare();
             self.set(number);
@@ -256,8 +261,11 @@ impl Failing {
                 Err(Errno::NOMEM) if failed => {}
                 Err(errno) => panic!("allocation {number} failed: {errno}"),
             }
-            if after(prepared, result).is_break() || !failed {
-                return number;
+            if failed {
+                last = number;
+            }
+            if after(prepared, result).is_break() || number == last + Self::NONE {
+                return last;
             }
         }
         panic!("the operation allocates without end");
