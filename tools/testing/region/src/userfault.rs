@@ -56,9 +56,7 @@ pub(crate) const TESTS: &[Test] = &[
         "userfaultfd: PCI_COMMAND can be written while a request waits",
         |f| {
             for request in f.each() {
-                while_waiting(f, request, |f| {
-                    without_memory_space(f, f.each(), Errno::IO)
-                })?;
+                while_waiting(f, request, |f| without_memory_space(f, f.each(), Errno::IO))?;
             }
             Ok(())
         },

@@ -8,7 +8,7 @@
 //! ```text
 //! Defect: what is wrong with the driver
 //! Killed-by: RUNG: the name of the test, or a part of it
-//! Kernel-says: what the log of the booted host must hold, too
+//! Kernel-says: what the log of the booted host must hold, too; the kernel may have died of it
 //! ```
 
 use std::{
@@ -187,9 +187,13 @@ impl Mutant {
             env::set_var("TIMEOUT", "300");
         }
         let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
-        let failures = Test::group(self.rung.name, tests).failures();
+        let group = Test::group(self.rung.name, tests);
+        let failures = group.failures();
         let mut objections = Vec::new();
-        if !failures.iter().any(|name| name.contains(&self.test)) {
+        let failed = failures.iter().any(|name| name.contains(&self.test));
+        // Where the kernel died of it there is no result, and the log has to tell the cause.
+        let died = self.message.is_some() && !failures.is_empty() && !group.passes(&self.test);
+        if !failed && !died {
             objections.push(format!(
                 "'{}' of rung {} has not found it",
                 self.test, self.rung.name
