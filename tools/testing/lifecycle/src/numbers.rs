@@ -75,8 +75,8 @@ fn anew() -> Waits {
 }
 
 fn files() -> Outcome {
-    // What the kernel has, not the module: with such a kernel comes such a module.
-    let for_tests = Path::new("/sys/kernel/debug/kmemleak").exists();
+    // What the kernel has, not the module: with unit tests comes a module for tests.
+    let for_tests = Path::new("/sys/module/kunit").exists();
     let mut wanted = FOR_USERS.to_vec();
     wanted.extend(FOR_TESTS.iter().filter(|_| for_tests));
     wanted.sort_unstable();
