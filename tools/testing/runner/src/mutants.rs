@@ -25,7 +25,7 @@ use crate::{
     ktap::Test,
     patched, progress,
     rungs::Rung,
-    vm,
+    source, vm,
 };
 
 pub struct Mutant {
@@ -225,16 +225,9 @@ fn copy(tree: &Path, work: &Path) -> Result<()> {
         "scripts",
         "tools",
     ];
-    let mut rsync = Command::new("rsync");
-    rsync.args([
-        "--recursive",
-        "--links",
-        "--perms",
-        "--checksum",
-        "--delete",
-        // What is made from it.
-        "--exclude=/Documentation/output",
-    ]);
+    let mut rsync = source::rsync();
+    // What is made from it.
+    rsync.arg("--exclude=/Documentation/output");
     rsync
         .args(parts.iter().map(|part| tree.join(part)))
         .arg(work);

@@ -130,8 +130,8 @@ pub fn jobs() -> String {
         .to_string()
 }
 
-/// Makes the source in `old` the one in `new`. Files that do not differ are as old as they were.
-pub fn update(new: &Path, old: &Path, log: &Path) -> Result<()> {
+/// Makes a directory the same as others. Files that do not differ are as old as they were.
+pub fn rsync() -> Command {
     let mut rsync = Command::new("rsync");
     rsync.args([
         "--recursive",
@@ -140,6 +140,12 @@ pub fn update(new: &Path, old: &Path, log: &Path) -> Result<()> {
         "--checksum",
         "--delete",
     ]);
+    rsync
+}
+
+/// Makes the source in `old` the one in `new`.
+pub fn update(new: &Path, old: &Path, log: &Path) -> Result<()> {
+    let mut rsync = rsync();
     rsync.arg(new.join("")).arg(old.join(""));
     progress::run("rsync", &mut rsync, log, |_| "comparing".into())
 }
