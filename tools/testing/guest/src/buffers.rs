@@ -48,12 +48,6 @@ pub(crate) const STEPS: &[Step] = &[
         run: |_| lost(Order::Wait, Owner::unplug, "end"),
     },
     Step {
-        name:
-            "a buffer of a function that was unplugged without the guest's help is not written to",
-        story: "The same, but the guest does not listen, and is reset.",
-        run: |_| lost(Order::None, Owner::unplug_by_reset, "no function"),
-    },
-    Step {
         name: "a buffer of a guest whose QEMU has ended is not written to",
         story: "The same, but QEMU is told to end.",
         run: |_| lost(Order::None, |owner| owner.execute("quit"), GONE),
@@ -132,11 +126,6 @@ impl Owner {
 
     fn unplug(&mut self) -> Result<(), Failure> {
         self.monitor.remove("ism0")
-    }
-
-    fn unplug_by_reset(&mut self) -> Result<(), Failure> {
-        self.unplug()?;
-        self.execute("system_reset")
     }
 }
 
