@@ -48,6 +48,12 @@ pub(crate) const STEPS: &[Step] = &[
         run: |_| lost(Order::Wait, Owner::unplug, "end"),
     },
     Step {
+        name:
+            "a buffer of a function that was unplugged without the guest's help is not written to",
+        story: "The same, but the guest does not listen, and is reset.",
+        run: |_| lost(Order::None, Owner::unplug_by_reset, "no function"),
+    },
+    Step {
         name: "a buffer of a guest whose QEMU has ended is not written to",
         story: "The same, but QEMU is told to end.",
         run: |_| lost(Order::None, |owner| owner.execute("quit"), GONE),
@@ -104,7 +110,9 @@ impl Owner {
     /// Starts it, and waits until it has registered a buffer.
     fn start() -> Result<Self, Failure> {
         let mut qemu = vmm::bare("/owner", CONSOLE, MONITOR);
-        qemu.args(["-device", "zpci,id=zpci0,uid=7,fid=7,target=ism0"])
+        // Each is one more occasion for who waits to go on while QEMU resets them one by one.
+        qemu.args(["-smp", "8"])
+            .args(["-device", "zpci,id=zpci0,uid=7,fid=7,target=ism0"])
             .args(["-device", &format!("vfio-pci,id=ism0,host={OWNER}")]);
         // What another guest has said is not of interest; most often there was none.
         let _ = fs::remove_file(CONSOLE);
@@ -126,6 +134,11 @@ impl Owner {
 
     fn unplug(&mut self) -> Result<(), Failure> {
         self.monitor.remove("ism0")
+    }
+
+    fn unplug_by_reset(&mut self) -> Result<(), Failure> {
+        self.unplug()?;
+        self.execute("system_reset")
     }
 }
 
