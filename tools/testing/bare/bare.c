@@ -382,36 +382,54 @@ u16 event(void)
 }
 
 #define MAPPED (8ul << 20)
+#define INVALID 0x20
+
+/* The same for all functions: region, segment and page tables. */
+static struct {
+	u64 regions[2048];
+	u64 segments[2048];
+	u64 pages[8][256];
+	u64 other_pages[256];
+} dma __aligned(16384);
 
 int enable_dma(u32 fh)
 {
-	/* The same for all functions: region, segment and page tables. */
-	static struct {
-		u64 regions[2048];
-		u64 segments[2048];
-		u64 pages[8][256];
-	} tables __aligned(16384);
-	const u64 invalid = 0x20, protect = 0x400;
+	const u64 protect = 0x400;
 	u64 i, j;
 
 	/* Once: another CPU may have them read for another function. */
-	if (!tables.segments[0]) {
+	if (!dma.segments[0]) {
 		for (i = 0; i < 2048; i++)
-			tables.regions[i] = tables.segments[i] = invalid;
-		tables.regions[DMA_ADDRESS(0) >> 31] = (u64)tables.segments | 7;
-		for (i = 0; i < ARRAY_SIZE(tables.pages); i++) {
-			tables.segments[i] = (u64)tables.pages[i];
+			dma.regions[i] = dma.segments[i] = INVALID;
+		dma.regions[DMA_ADDRESS(0) >> 31] = (u64)dma.segments | 7;
+		for (i = 0; i < ARRAY_SIZE(dma.pages); i++) {
+			dma.segments[i] = (u64)dma.pages[i];
 			for (j = 0; j < 256; j++)
-				tables.pages[i][j] = i << 20 | j << 12;
+				dma.pages[i][j] = i << 20 | j << 12;
 		}
-		tables.pages[0][0] |= protect;
+		dma.pages[0][0] |= protect;
 	}
 
 	memset(fib, 0, sizeof(fib));
 	*(u64 *)(fib + 16) = DMA_ADDRESS(0);
 	*(u64 *)(fib + 24) = DMA_ADDRESS(128ul << 20) - 1;
-	*(u64 *)(fib + 32) = (u64)tables.regions | 0x800 | 1 << 2;
+	*(u64 *)(fib + 32) = (u64)dma.regions | 0x800 | 1 << 2;
 	return modify(fh, 4) && refresh(fh, DMA_ADDRESS(0), MAPPED);
+}
+
+int remap_dma(u32 fh, const void *at, const void *to, u64 len)
+{
+	const u64 address = (u64)at, i = address >> 20, segment = DMA_ADDRESS(i << 20);
+	u64 page;
+	int done;
+
+	dma.segments[i] = INVALID;
+	done = refresh(fh, segment, 1 << 20);
+	memcpy(dma.other_pages, dma.pages[i], sizeof(dma.other_pages));
+	for (page = 0; page < len; page += PAGE_SIZE)
+		dma.other_pages[(address + page) >> 12 & 0xff] = (u64)to + page;
+	dma.segments[i] = (u64)dma.other_pages;
+	return refresh(fh, segment, 1 << 20) && done;
 }
 
 int enable_interrupts(u32 fh, u64 *bits, u64 *summary)

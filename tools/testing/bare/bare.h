@@ -83,6 +83,8 @@ u16 event(void);
 /* The first 8 MiB of memory, but not page 0, are at these addresses for the function. */
 #define DMA_ADDRESS(p) (0x100000000ul + (u64)(p))
 int enable_dma(u32 fh);
+/* The segment of these pages becomes invalid for the function, and then a valid one that has others. */
+int remap_dma(u32 fh, const void *at, const void *to, u64 len);
 /* Interrupts, as bits in memory only: bit 0 of each is set. */
 int enable_interrupts(u32 fh, u64 *bits, u64 *summary);
 

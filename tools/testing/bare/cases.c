@@ -289,6 +289,19 @@ static void relaxed(u32 fh)
 	load(ISM, fh, COMMANDS, 0x80, 8);
 }
 
+/* A refresh makes known what a segment table says, too: not valid, and later on other memory. */
+static void remapped(u32 owner, u32 sender, u64 token)
+{
+	static u8 other[sizeof(buffer)] __aligned(PAGE_SIZE);
+
+	memset(buffer, 0, 16);
+	yes(ISM, "mapped to other memory", remap_dma(owner, buffer, other, sizeof(buffer)));
+	named(ISM, "a buffer in other memory", pcistb(sender, MOVES, token, source, 16));
+	yes(ISM, "a buffer in other memory, arrived there", !memcmp(other, source, 16) && !buffer[0]);
+	yes(ISM, "mapped as before", remap_dma(owner, buffer, buffer, sizeof(buffer)));
+	move("a buffer as before", sender, token, 0, 16, 0);
+}
+
 static void void_buffer(u32 *owner, u32 sender, u64 token)
 {
 	named(ISM, "a buffer that was", pcistb(sender, MOVES, token, source, 16));
@@ -387,6 +400,7 @@ static void ism(u32 fid, u32 owner, u32 sender)
 		command("SIGNAL_IEQ", sender, SIGNAL_IEQ, 32);
 		yes(ISM, "event", *(u64 *)(events + 32 + (i - 1) % 15 * 32 + 24) == i);
 	}
+	remapped(owner, sender, token);
 	command_with("UNREG_DMB", owner, UNREG_DMB, token);
 	named(ISM, "a buffer that was", pcistb(sender, MOVES, token, source, 8));
 	forgets(fid, &owner, sender, sender_gid);

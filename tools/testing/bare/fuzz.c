@@ -399,9 +399,8 @@ static void modify_something(struct cpu *cpu)
 	fib[0] &= 0xff;
 	if (which == 0)
 		fib[2] = other;
-	/* A RPCIT of all of a larger aperture takes QEMU hours. */
 	if (which == 1)
-		fib[3] = other & 0xfffffffff;
+		fib[3] = other;
 	if (which == 2)
 		fib[4] = (u64)no_table | 0x800 | 1 << 2;
 	if (which == 3)

@@ -101,7 +101,8 @@ pub fn direct(
 ) -> Result<(String, String)> {
     let step = "the program in place of the host";
     let output = Command::new("timeout")
-        .arg(seconds.to_string())
+        // A QEMU that hangs may not hear that it has to end.
+        .args(["--kill-after=10", &seconds.to_string()])
         .arg(hardware.program)
         .args(MACHINE.split_whitespace())
         .arg("-kernel")

@@ -53,6 +53,9 @@ const LONG: Extent = Extent {
     seconds: 7200,
 };
 
+/// How many seconds the program may take whose refresh would take minutes.
+const REFRESH_SECONDS: u64 = 60;
+
 fn is_long() -> bool {
     vm::var("LONG").is_some()
 }
@@ -104,10 +107,13 @@ pub fn results(
     // A QEMU that has crashed is a result.
     let (printed, said) = run.unwrap_or_else(|error| (String::new(), error.to_string()));
     let arrived = fs::read_to_string(&path).context("reading the trace")?;
+    let refresh = bare::program(tree, scratch, "refresh", "refresh.c", &[])?;
+    let refresh = bare::direct(patched.hardware(functions), &refresh, &[], REFRESH_SECONDS);
 
     let nested = output.replace('\r', "");
     let (nested, rest) = nested.split_once("end\n").unwrap_or((&nested, ""));
     let mut tests = judge("the machine", &format!("{said}{printed}"), &arrived);
+    tests.push(refreshed(refresh));
     tests.extend(judge("a guest", &format!("{nested}end\n"), trace));
     let regions = format!("functions with the region: {}\n", qemu::count(functions));
     let otherwise = (!rest.starts_with(&regions)).then(|| rest.into());
@@ -188,6 +194,20 @@ fn judge(place: &str, printed: &str, trace: &str) -> Vec<Test> {
         check("instructions have succeeded, and failed", missing),
         check("what functions took and refused is what arrived", different),
     ]
+}
+
+/// What has been printed before and during a long refresh, if it came that far.
+fn refreshed(run: Result<(String, String)>) -> Test {
+    const EXPECTED: &str = "the largest aperture is refreshed: yes\n\
+        during another refresh: 100 loads, and it has not ended\nend\n";
+    let said = match run {
+        Ok((printed, said)) => said + &printed,
+        Err(error) => error.to_string(),
+    };
+    Test::check(
+        "the machine: a refresh that takes minutes keeps nobody from going on, nor from the end",
+        (said != EXPECTED).then_some(said).into_iter().collect(),
+    )
 }
 
 /// The numbers of a line.
