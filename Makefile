@@ -106,6 +106,9 @@ fuzz: ## look for requests that the driver judges wrongly, with libFuzzer (TIME=
 coverage: ## say which lines of request.rs the tests of this machine do not reach
 	@tools/testing/request/explore coverage
 
+test-mutants-host: ## let a tool change request.rs and the client: the tests of this machine must find it
+	@tools/testing/request/explore mutants
+
 model-check: ## check the locking scheme with spin (THREADS=2)
 	@scripts/toolchain run tools/testing/model/check $(THREADS)
 

@@ -349,6 +349,51 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_cannot_be_asked_is_an_error() {
+        let mut fake = Fake::default();
+        fake.regions[3].fails = Some(Errno::IO);
+        let error = Device::new(fake).regions().unwrap_err();
+        assert!(matches!(error, Error::Call { .. }), "{error}");
+    }
+
+    #[test]
+    fn device_info() {
+        let info = |flags, ids: &[u32]| DeviceInfo {
+            flags,
+            num_regions: 0,
+            num_irqs: 0,
+            capabilities: Vec::from_iter(ids.iter().map(|&id| Capability {
+                id: id as u16,
+                version: 1,
+                body: Vec::new(),
+            })),
+        };
+        let pci = 1 << 1;
+        assert!(info(VFIO_DEVICE_FLAGS_RESET | pci, &[]).can_reset());
+        assert!(!info(pci, &[]).can_reset());
+        assert!(info(0, &[9, VFIO_DEVICE_INFO_CAP_ZPCI_BASE]).has_zpci());
+        assert!(!info(0, &[9]).has_zpci());
+        assert!(!info(0, &[]).has_zpci());
+    }
+
+    #[test]
+    fn structures_of_some_size() {
+        let fixed = size_of::<vfio_device_info>();
+        for (size, calls) in [
+            (INFO_SIZE_MAX, &[fixed, INFO_SIZE_MAX][..]),
+            (INFO_SIZE_MAX + 1, &[fixed]),
+        ] {
+            let device = Device::new(Fake {
+                argsz_grows: (size - fixed) as u32,
+                ..Fake::default()
+            });
+            // The second time it asks for more again.
+            device.info().unwrap_err();
+            assert_eq!(*device.file.asked.borrow(), calls);
+        }
+    }
+
+    #[test]
     fn endless_argsz() {
         for grow in [1, 1 << 20] {
             let device = Device::new(Fake {
@@ -408,6 +453,27 @@ mod tests {
         fake.regions[7].size = u64::MAX;
         let error = Device::new(fake).read_config(u64::MAX - 8, &mut bytes);
         assert!(matches!(error, Err(Error::Malformed(_))), "{error:?}");
+    }
+
+    #[test]
+    fn configuration_space_is_read_and_written_whole() {
+        let device = Device::new(Fake {
+            short: true,
+            ..Fake::default()
+        });
+        let error = device.read_config(0, &mut [0; 4]).unwrap_err();
+        assert!(matches!(error, Error::Malformed(_)), "{error}");
+        let error = device.write_config(0, &[0; 4]).unwrap_err();
+        assert!(matches!(error, Error::Malformed(_)), "{error}");
+    }
+
+    #[test]
+    fn reset_may_fail() {
+        let device = Device::new(Fake::default());
+        device.reset().unwrap();
+        device.file.fail.set(Some(Errno::NOTTY));
+        let error = device.reset().unwrap_err();
+        assert!(error.to_string().starts_with("VFIO_DEVICE_RESET: "));
     }
 
     /// A descriptor of any kind is a device, one of another file fails.

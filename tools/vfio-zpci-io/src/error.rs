@@ -237,6 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_told_apart() {
+        let (load, block) = (Request::load(2, 0, 0, 8), Request::block(2, 0, 0, 8));
+        let all = |error: RequestError| (error.issued(), error.retry_is_safe());
+        assert_eq!(all(RequestError::Invalid), (false, false));
+        assert_eq!(all(RequestError::Locked), (false, true));
+        assert_eq!(all(RequestError::Gone), (true, false));
+        assert_eq!(all(RequestError::Busy), (true, true));
+        assert_eq!(RequestError::Operands.answer(&block), SPECIFICATION);
+        assert_eq!(RequestError::Operands.answer(&load), OPERAND);
+        assert_eq!(RequestError::Fault.answer(&block), ADDRESSING);
+    }
+
+    #[test]
     fn nothing_is_known_of_what_is_not_in_the_table() {
         let load = Request::load(2, 0, 0, 8);
         for error in [RequestError::Short(1), RequestError::Other(95)] {

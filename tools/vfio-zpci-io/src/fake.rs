@@ -23,7 +23,8 @@ pub(crate) struct FakeRegion {
     pub size: u64,
     pub position: u64,
     pub kind: Option<(u32, u32)>,
-    pub absent: bool,
+    /// The errno of GET_REGION_INFO.
+    pub fails: Option<Errno>,
 }
 
 /// A function like the default one of the test machine, with the region at index 9.
@@ -34,9 +35,11 @@ pub(crate) struct Fake {
     pub config: RefCell<[u8; 4096]>,
     /// Every GET_INFO asks for this many bytes more than it got.
     pub argsz_grows: u32,
-    /// The errno of every request.
+    /// The sizes of the structures of GET_INFO.
+    pub asked: RefCell<Vec<usize>>,
+    /// The errno of every request, and of the reset.
     pub fail: Cell<Option<Errno>>,
-    /// Requests are taken in part.
+    /// The last byte of what is read or written is missing.
     pub short: bool,
     /// The last SET_IRQS.
     pub irqs: RefCell<Vec<u8>>,
@@ -54,7 +57,7 @@ impl Default for Fake {
                 ..FakeRegion::default()
             })
             .collect();
-        regions[8].absent = true;
+        regions[8].fails = Some(Errno::INVAL);
         regions[9].size = abi::REGION_SIZE;
         regions[9].kind = Some((abi::REGION_TYPE, abi::REGION_SUBTYPE));
         let mut header = [0; 16];
@@ -67,6 +70,7 @@ impl Default for Fake {
             header,
             config: RefCell::new(config),
             argsz_grows: 0,
+            asked: RefCell::default(),
             fail: Cell::new(None),
             short: false,
             irqs: RefCell::default(),
@@ -79,6 +83,11 @@ impl Fake {
     /// The requests since the last time, with what they stored.
     pub fn taken(&self) -> Vec<(Request, Vec<u8>)> {
         self.requests.take()
+    }
+
+    /// How many of the bytes are said to be read or written.
+    fn done(&self, bytes: &[u8]) -> usize {
+        bytes.len() - usize::from(self.short)
     }
 
     fn execute(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -114,7 +123,7 @@ impl Fake {
             stored = unsafe { std::slice::from_raw_parts(memory, len) }.to_vec();
         }
         self.requests.borrow_mut().push((request, stored));
-        Ok(bytes.len() - usize::from(self.short))
+        Ok(self.done(bytes))
     }
 }
 
@@ -124,6 +133,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 impl DeviceFile for Fake {
     fn device_info(&self, info: &mut [u8]) -> io::Result<()> {
+        self.asked.borrow_mut().push(info.len());
         let regions = self.regions.len() as u32;
         put(
             info,
@@ -138,11 +148,10 @@ impl DeviceFile for Fake {
     fn region_info(&self, info: &mut [u8]) -> io::Result<()> {
         let index = info[offset_of!(vfio_region_info, index)..].first_chunk();
         let index = u32::from_ne_bytes(*index.unwrap()) as usize;
-        let region = self
-            .regions
-            .get(index)
-            .filter(|region| !region.absent)
-            .ok_or(Errno::INVAL)?;
+        let region = self.regions.get(index).ok_or(Errno::INVAL)?;
+        if let Some(errno) = region.fails {
+            return Err(errno.into());
+        }
         let fixed = size_of::<vfio_region_info>();
         put(
             info,
@@ -180,7 +189,10 @@ impl DeviceFile for Fake {
     }
 
     fn reset(&self) -> io::Result<()> {
-        Ok(())
+        match self.fail.get() {
+            Some(errno) => Err(errno.into()),
+            None => Ok(()),
+        }
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
@@ -192,7 +204,7 @@ impl DeviceFile for Fake {
         };
         let at = (position - start) as usize;
         buffer.copy_from_slice(&source[at..at + buffer.len()]);
-        Ok(buffer.len())
+        Ok(self.done(buffer))
     }
 
     fn write_at(&self, data: &[u8], position: u64) -> io::Result<usize> {
@@ -201,6 +213,6 @@ impl DeviceFile for Fake {
         }
         let at = (position - self.regions[7].position) as usize;
         put(&mut *self.config.borrow_mut(), at, data);
-        Ok(data.len())
+        Ok(self.done(data))
     }
 }

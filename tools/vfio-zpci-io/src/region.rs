@@ -205,6 +205,13 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_block_is_a_page() {
+        let mut fake = Fake::default();
+        fake.header[8..10].copy_from_slice(&[0x10, 0]);
+        assert_eq!(ZpciIo::find(fake).unwrap().header().max, 4096);
+    }
+
+    #[test]
     fn unusable_regions() {
         let too_small = |fake: &mut Fake| fake.regions[9].size = 47;
         let too_large = |fake: &mut Fake| fake.header[8] = 0x20;
@@ -215,6 +222,11 @@ mod tests {
             let error = ZpciIo::find(fake).unwrap_err();
             assert!(matches!(error, Error::Malformed(_)));
         }
+        let error = ZpciIo::find(Fake {
+            short: true,
+            ..Fake::default()
+        });
+        assert!(matches!(error, Err(Error::Malformed(_))), "{error:?}");
     }
 
     /// A function that takes no blocks has loads and stores all the same.
@@ -317,11 +329,8 @@ mod tests {
 
     #[test]
     fn short_write_is_no_success() {
-        let region = ZpciIo::find(Fake {
-            short: true,
-            ..Fake::default()
-        })
-        .unwrap();
+        let mut region = region();
+        region.file.short = true;
         let result = region.store_block(2, 0, &[0; 16]);
         assert_eq!(result, Err(RequestError::Short(31)));
     }
