@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{
     io::{self, BufRead, BufReader, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     process::ExitCode,
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -40,13 +40,13 @@ fn serve(ip: Ipv4Addr, stream: TcpStream) -> io::Result<()> {
     // The host takes its time between two questions.
     stream.set_read_timeout(None)?;
     let mut answers = stream.try_clone()?;
-    let mut busy = None;
+    let mut state = State::default();
     for line in BufReader::new(stream).lines() {
         let line = line?;
         if line == "end" {
             return Ok(());
         }
-        let answer = match answer(ip, &line, &mut busy) {
+        let answer = match answer(ip, &line, &mut state) {
             Ok(answer) => format!("ok {answer}\n"),
             Err(error) => format!("error {error}\n"),
         };
@@ -92,7 +92,14 @@ impl Busy {
     }
 }
 
-fn answer(ip: Ipv4Addr, request: &str, busy: &mut Option<Busy>) -> io::Result<String> {
+/// What one question leaves to the next.
+#[derive(Default)]
+struct State {
+    busy: Option<Busy>,
+    listener: Option<TcpListener>,
+}
+
+fn answer(ip: Ipv4Addr, request: &str, state: &mut State) -> io::Result<String> {
     let smc = SocketAddrV4::new(ip, SMC_PORT);
     match request.split_whitespace().collect::<Vec<_>>()[..] {
         // The identities of the ISM devices, as soon as there are so many.
@@ -101,16 +108,27 @@ fn answer(ip: Ipv4Addr, request: &str, busy: &mut Option<Busy>) -> io::Result<St
             host::ism_devices(count).map(|devices| devices.join(" "))
         }
         ["interrupts"] => host::pci_interrupts().map(|count| count.to_string()),
-        ["exchange"] => {
-            let mut stream = smc::connect(smc, true)?;
-            let bytes = smc::exchange(&mut stream, Side::Client)?;
-            Ok(format!("{bytes} {}", smc::mode(&stream)?))
-        }
-        ["busy"] => {
-            *busy = Some(Busy::start(smc::connect(smc, true)?, Side::Client));
+        ["exchange"] => exchange(smc::connect(smc, true)?, Side::Client),
+        // The same with another guest, of which one listens and accepts, and the other connects.
+        ["listen"] => {
+            let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, SMC_PORT);
+            state.listener = Some(smc::listen(any, true)?);
             Ok(String::new())
         }
-        ["busy-end"] => match busy.take() {
+        ["accept"] => {
+            let listener = state.listener.take().ok_or(io::ErrorKind::NotConnected)?;
+            exchange(smc::accept(&listener)?, Side::Server)
+        }
+        ["exchange", other] => {
+            let other = other.parse().map_err(io::Error::other)?;
+            let other = SocketAddrV4::new(other, SMC_PORT);
+            exchange(smc::connect(other, true)?, Side::Client)
+        }
+        ["busy"] => {
+            state.busy = Some(Busy::start(smc::connect(smc, true)?, Side::Client));
+            Ok(String::new())
+        }
+        ["busy-end"] => match state.busy.take() {
             Some(busy) => {
                 let (rounds, error) = busy.end()?;
                 Ok(format!("{rounds} rounds, {error}"))
@@ -119,4 +137,10 @@ fn answer(ip: Ipv4Addr, request: &str, busy: &mut Option<Busy>) -> io::Result<St
         },
         _ => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// How many bytes there were each way, and how they were carried.
+fn exchange(mut stream: TcpStream, side: Side) -> io::Result<String> {
+    let bytes = smc::exchange(&mut stream, side)?;
+    Ok(format!("{bytes} {}", smc::mode(&stream)?))
 }

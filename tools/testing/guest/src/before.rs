@@ -30,7 +30,7 @@ fn refused(_: &mut Chain) -> Outcome {
     const REASON: &str = "MSI-X support is mandatory";
     host::function()?.bind(GENERIC)?;
     host::run("modprobe", &["tun"])?;
-    let output = vmm::qemu().output().context("starting QEMU")?;
+    let output = vmm::qemu(&vmm::FIRST).output().context("starting QEMU")?;
     let message = String::from_utf8_lossy(&output.stderr);
     ensure(!output.status.success() && message.contains(REASON), || {
         format!("QEMU ended with {}: {message}", output.status)

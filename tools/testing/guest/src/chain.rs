@@ -16,6 +16,7 @@ use vfio_zpci_io::sysfs::DRIVER;
 pub(crate) struct Chain {
     is_prepared: bool,
     guest: Option<Vmm>,
+    second: Option<Vmm>,
     /// A guest without an operating system.
     pub waiting: Option<Waiting>,
 }
@@ -28,7 +29,7 @@ impl Chain {
             Some(guest) => guest,
             None => {
                 self.give_function()?;
-                Vmm::start()?
+                Vmm::start(&vmm::FIRST)?
             }
         };
         Ok(self.guest.insert(guest))
@@ -37,6 +38,20 @@ impl Chain {
     /// The guest, if it runs.
     pub fn take_guest(&mut self) -> Option<Vmm> {
         self.guest.take()
+    }
+
+    /// The second guest. It is started when there is none; its function is the step's business.
+    pub fn second(&mut self) -> Result<&mut Vmm, Failure> {
+        let guest = match self.second.take() {
+            Some(guest) => guest,
+            None => Vmm::start(&vmm::SECOND)?,
+        };
+        Ok(self.second.insert(guest))
+    }
+
+    /// The second guest, if it runs.
+    pub fn take_second(&mut self) -> Option<Vmm> {
+        self.second.take()
     }
 
     /// Makes the function ready to be given to a guest.
@@ -68,7 +83,8 @@ impl Chain {
     pub fn clean_up(&mut self) -> Result<(), Failure> {
         let waiting = self.waiting.take().map_or(Ok(()), Waiting::kill);
         let guest = self.guest.take().map_or(Ok(()), Vmm::kill);
-        waiting.and(guest)
+        let second = self.second.take().map_or(Ok(()), Vmm::kill);
+        waiting.and(guest).and(second)
     }
 }
 

@@ -16,8 +16,11 @@ use std::{
 };
 use vfio_zpci_io::sysfs::Function;
 
-/// The function that goes to the guest.
+/// The function that goes to the guest, and what the driver's tracepoint calls it.
 pub(crate) const ADDRESS: &str = "0002:00:00.0";
+const FID: &str = "fid=00000020";
+/// The one that it can reach: the host's own, or another guest's.
+pub(crate) const OTHER_ADDRESS: &str = "0003:00:00.0";
 const SLOT: &str = "/sys/bus/pci/slots/00000020/power";
 
 const TRACING: &str = "/sys/kernel/tracing";
@@ -145,7 +148,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failure> {
     })
 }
 
-/// An instruction that the driver has issued.
+/// An instruction that the driver has issued for the guest.
 pub(crate) struct Instruction {
     name: String,
     bar: String,
@@ -168,9 +171,12 @@ impl fmt::Display for Instruction {
 }
 
 impl Instruction {
-    /// From a line of the driver's tracepoint.
+    /// From a line of the driver's tracepoint, if it is about the function of the guest.
     fn parse(line: &str) -> Option<Self> {
         let (_, event) = line.split_once("zpci_vfio_pci_insn: ")?;
+        if !event.starts_with(FID) {
+            return None;
+        }
         let field = |name: &str| {
             let mut words = event.split_whitespace();
             words.find_map(|word| word.strip_prefix(name).map(str::to_string))

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The host has two ISM functions that can reach each other: one for the guest, the other for its
-//! own `ism` driver, so that the two can talk by SMC-D. A third function takes its time to reset, and a
+//! own `ism` driver, so that the two can talk by SMC-D, and at last for a second guest. A third function takes its time to reset, and a
 //! fourth is a disk that takes its time to read; guests without an operating system use them, and one of
 //! two more ISM functions. In the top directory are QEMU, its firmware, the Linux guest's kernel and initial RAM disk, and the programs of
 //! the other guests.
@@ -22,6 +22,7 @@ mod buffers;
 mod chain;
 mod failure;
 mod host;
+mod pair;
 mod present;
 mod removal;
 mod smc;
@@ -52,6 +53,8 @@ const STEPS: &[&[Step]] = &[
     buffers::STEPS,
     traffic::STEPS,
     removal::STEPS,
+    pair::STEPS,
+    removal::END,
 ];
 
 fn main() -> ExitCode {

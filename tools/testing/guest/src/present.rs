@@ -55,7 +55,9 @@ fn evidence() -> Result<(), Failure> {
         println!("{instruction}");
     }
     println!("=== console");
-    print!("{}", vmm::console()?);
+    print!("{}", vmm::console(&vmm::FIRST)?);
+    // There only is a second guest if its step was run.
+    print!("{}", vmm::console(&vmm::SECOND).unwrap_or_default());
     Ok(())
 }
 
@@ -63,7 +65,7 @@ fn evidence() -> Result<(), Failure> {
 pub(crate) fn demo(steps: Vec<&Step>) -> ExitCode {
     println!(
         "This is the s390x host. It is emulated, and has two ISM functions: one for a guest (by \
-         QEMU,\nin this host), the other for the host's own ism driver.\n"
+         QEMU,\nin this host), the other for the host's own ism driver, and at the end for a second guest.\n"
     );
     let mut chain = Chain::default();
     for (step, number) in steps.iter().zip(1..) {

@@ -25,6 +25,10 @@ pub(crate) const STEPS: &[Step] = &[
         story: "The slot is switched on, and the function added to the running guest.",
         run: power_on,
     },
+];
+
+/// The end, whatever was before.
+pub(crate) const END: &[Step] = &[
     Step {
         name: "the guest shuts down, and QEMU ends",
         story: "The guest is shut down.",
@@ -92,7 +96,7 @@ fn shut_down(chain: &mut Chain) -> Outcome {
 }
 
 fn requests(_: &mut Chain) -> Outcome {
-    let requests = vmm::requests()?;
+    let requests = vmm::requests(&vmm::FIRST)?;
     let failed = requests.iter().filter(|request| request.result != "0");
     let failed: Vec<_> = failed.map(Request::to_string).collect();
     ensure(failed.is_empty(), || failed.join("\n"))?;

@@ -18,14 +18,44 @@ use std::{
     time::Duration,
 };
 
-/// What of the host the guest reaches over the network.
-pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// What tells one guest from another.
+pub(crate) struct Place {
+    /// The function that it has.
+    function: &'static str,
+    /// Of the network, which all guests share with the host: its own address, and where it finds the host.
+    pub address: Ipv4Addr,
+    host: Ipv4Addr,
+    /// The other end of its network, here.
+    pub interface: &'static str,
+    console: &'static str,
+    output: &'static str,
+    trace: &'static str,
+    monitor: &'static str,
+}
 
-const CONSOLE: &str = "/tmp/guest.console";
-const OUTPUT: &str = "/tmp/guest.output";
-const TRACE: &str = "/tmp/guest.trace";
-const MONITOR: &str = "/tmp/guest.monitor";
-const INTERFACE: &str = "tap0";
+/// The guest of all steps but those that take two.
+pub(crate) const FIRST: Place = Place {
+    function: host::ADDRESS,
+    address: Ipv4Addr::new(10, 0, 0, 2),
+    host: Ipv4Addr::new(10, 0, 0, 1),
+    interface: "tap0",
+    console: "/tmp/guest.console",
+    output: "/tmp/guest.output",
+    trace: "/tmp/guest.trace",
+    monitor: "/tmp/guest.monitor",
+};
+
+/// Another one, with the function that is the host's as long as there is one guest.
+pub(crate) const SECOND: Place = Place {
+    function: host::OTHER_ADDRESS,
+    address: Ipv4Addr::new(10, 0, 0, 4),
+    host: Ipv4Addr::new(10, 0, 0, 3),
+    interface: "tap1",
+    console: "/tmp/second.console",
+    output: "/tmp/second.output",
+    trace: "/tmp/second.trace",
+    monitor: "/tmp/second.monitor",
+};
 
 /// Nested emulation is slow, but not that slow.
 const BOOT: Duration = Duration::from_secs(400);
@@ -35,7 +65,17 @@ const ZPCI: &str = "zpci,id=zpci0,uid=7,fid=7,target=ism0";
 const FUNCTION: &str = "vfio-pci,id=ism0";
 
 /// QEMU with everything that a guest needs, and the function.
-pub(crate) fn qemu() -> Command {
+pub(crate) fn qemu(place: &Place) -> Command {
+    let Place {
+        function,
+        address,
+        host,
+        interface,
+        console,
+        output,
+        trace,
+        monitor,
+    } = place;
     let mut qemu = Command::new("/qemu-system-s390x");
     qemu.args(["-L", "/", "-M", "s390-ccw-virtio", "-accel", "tcg"])
         // Time passes as the guest gets on. Else, in emulation within emulation, it would do little
@@ -47,21 +87,24 @@ pub(crate) fn qemu() -> Command {
         // A host that is short of time is not a defect of the guest.
         .args([
             "-append",
-            "console=ttysclp0 panic=-1 loglevel=7 rcupdate.rcu_cpu_stall_suppress=1",
+            &format!(
+                "console=ttysclp0 panic=-1 loglevel=7 rcupdate.rcu_cpu_stall_suppress=1 \
+                 GUEST_ADDRESS={address} HOST_ADDRESS={host}"
+            ),
         ])
-        .args(["-chardev", &format!("file,id=console,path={CONSOLE}")])
+        .args(["-chardev", &format!("file,id=console,path={console}")])
         .args(["-serial", "chardev:console", "-device", "virtio-serial-ccw"])
-        .args(["-chardev", &format!("file,id=output,path={OUTPUT}")])
+        .args(["-chardev", &format!("file,id=output,path={output}")])
         .args(["-device", "virtserialport,chardev=output,name=output"])
         .args([
             "-netdev",
-            &format!("tap,id=net,ifname={INTERFACE},script=no,downscript=no"),
+            &format!("tap,id=net,ifname={interface},script=no,downscript=no"),
         ])
         .args(["-device", "virtio-net-ccw,netdev=net"])
-        .args(["-qmp", &format!("unix:{MONITOR},server=on,wait=off")])
-        .args(["-trace", "s390_pci_io*", "-D", TRACE])
+        .args(["-qmp", &format!("unix:{monitor},server=on,wait=off")])
+        .args(["-trace", "s390_pci_io*", "-D", trace])
         .args(["-device", ZPCI, "-device"])
-        .arg(format!("{FUNCTION},host={}", host::ADDRESS))
+        .arg(format!("{FUNCTION},host={function}"))
         .stdin(Stdio::null());
     qemu
 }
@@ -80,6 +123,7 @@ pub(crate) fn bare(program: &str, console: &str, monitor: &str) -> Command {
 }
 
 pub(crate) struct Vmm {
+    place: &'static Place,
     process: Child,
     monitor: Monitor,
     questions: TcpStream,
@@ -90,22 +134,33 @@ pub(crate) struct Vmm {
 
 impl Vmm {
     /// Starts the guest and waits until its agent is there.
-    pub fn start() -> Result<Self, Failure> {
+    pub fn start(place: &'static Place) -> Result<Self, Failure> {
         let step = "starting QEMU";
-        let process = qemu().spawn().context(step)?;
-        let mut starting = Starting::new(process, CONSOLE);
-        let interface = format!("/sys/class/net/{INTERFACE}");
+        let process = qemu(place).spawn().context(step)?;
+        let mut starting = Starting::new(process, place.console);
+        let Place {
+            address,
+            host,
+            interface,
+            ..
+        } = place;
+        let directory = format!("/sys/class/net/{interface}");
         starting.wait_for("QEMU's network interface", || {
-            Ok(Path::new(&interface).exists().then_some(()))
+            Ok(Path::new(&directory).exists().then_some(()))
         })?;
         host::run(
             "ip",
-            &["addr", "add", &format!("{HOST}/24"), "dev", INTERFACE],
+            &["addr", "add", &format!("{host}/24"), "dev", interface],
         )?;
-        host::run("ip", &["link", "set", INTERFACE, "up"])?;
-        let listener = smc::listen(SocketAddrV4::new(HOST, agent::PORT), false).context(step)?;
-        let smc = smc::listen(SocketAddrV4::new(HOST, agent::SMC_PORT), true).context(step)?;
-        let monitor = Monitor::connect(MONITOR)?;
+        host::run("ip", &["link", "set", interface, "up"])?;
+        // Of two guests each is behind its own interface.
+        host::run(
+            "ip",
+            &["route", "add", &format!("{address}/32"), "dev", interface],
+        )?;
+        let listener = smc::listen(SocketAddrV4::new(*host, agent::PORT), false).context(step)?;
+        let smc = smc::listen(SocketAddrV4::new(*host, agent::SMC_PORT), true).context(step)?;
+        let monitor = Monitor::connect(place.monitor)?;
         listener.set_nonblocking(true).context(step)?;
         let (questions, _) =
             starting.wait_for("the guest's agent", || match listener.accept() {
@@ -116,6 +171,7 @@ impl Vmm {
         questions.set_read_timeout(Some(2 * LIMIT)).context(step)?;
         let answers = BufReader::new(questions.try_clone().context(step)?);
         Ok(Self {
+            place,
             process: starting.done(),
             monitor,
             questions,
@@ -151,7 +207,7 @@ impl Vmm {
     pub fn add_function(&mut self) -> Result<(), Failure> {
         self.monitor.add(ZPCI)?;
         self.monitor
-            .add(&format!("{FUNCTION},host={}", host::ADDRESS))
+            .add(&format!("{FUNCTION},host={}", self.place.function))
     }
 
     /// Whether QEMU has no such device any more.
@@ -321,9 +377,9 @@ pub(crate) struct Request {
     pub result: String,
 }
 
-/// All requests of the last QEMU.
-pub(crate) fn requests() -> Result<Vec<Request>, Failure> {
-    let trace = host::read(TRACE)?;
+/// All requests of the last QEMU there.
+pub(crate) fn requests(place: &Place) -> Result<Vec<Request>, Failure> {
+    let trace = host::read(place.trace)?;
     Ok(trace.lines().filter_map(Request::parse).collect())
 }
 
@@ -368,9 +424,9 @@ impl Request {
     }
 }
 
-/// What the kernel of the last guest has said.
-pub(crate) fn console() -> Result<String, Failure> {
-    text(CONSOLE)
+/// What the kernel of the last guest there has said.
+pub(crate) fn console(place: &Place) -> Result<String, Failure> {
+    text(place.console)
 }
 
 /// What is on a console.

@@ -28,13 +28,14 @@ pub const COMMAND: &str = "modprobe zpci-vfio-pci && guest-test";
 /// The same for people.
 pub const DEMO: &str = "modprobe zpci-vfio-pci && guest-test demo";
 
-/// What the guest runs. It has the host's kernel and the host's initial RAM disk.
+/// What a guest runs. It has the host's kernel and the host's initial RAM disk, and the addresses from its
+/// kernel's command line.
 const IN_GUEST: &str = "\
 modprobe -a virtio_net ism smc smc_diag || exit
 ip link set lo up
-ip address add 10.0.0.2/24 dev eth0
+ip address add $GUEST_ADDRESS/24 dev eth0
 ip link set eth0 up
-guest-test agent 10.0.0.1
+guest-test agent $HOST_ADDRESS
 ";
 
 /// Blocks that reach an ISM function, its commands, and loads from whatever has an emulated BAR.
