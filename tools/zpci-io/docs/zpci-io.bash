@@ -104,7 +104,7 @@ _zpci__io() {
             return 0
             ;;
         zpci__subcmd__io__subcmd__check)
-            opts="-h --repeat --json --help"
+            opts="-h --repeat --with --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -112,6 +112,10 @@ _zpci__io() {
             case "${prev}" in
                 --repeat)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --with)
+                    COMPREPLY=($(compgen -W "vfio-pci ism_vfio_pci" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -76,6 +76,8 @@ complete -c zpci-io -n "__fish_zpci_io_using_subcommand stats" -s h -l help -d '
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand doctor" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -l repeat -d 'How often the register is loaded, to take the time' -r
+complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -l with -d 'Only load the register, by what this driver has in place of the region: a read of the BAR' -r -f -a "vfio-pci\t''
+ism_vfio_pci\t''"
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -l json -d 'Print JSON: one value, or one line for each result of \'batch\' and \'trace\''
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c zpci-io -n "__fish_zpci_io_using_subcommand demo" -l force -d 'Take the function from another VFIO driver, or from whoever uses it'

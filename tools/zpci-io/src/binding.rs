@@ -68,19 +68,20 @@ pub(crate) fn unbind(
     out.show(&Bound(Entry::of(&function)?))
 }
 
-/// Does something while our driver has the function, and leaves the function as it was.
+/// Does something while this driver has the function, and leaves the function as it was.
 pub(crate) fn while_bound<T>(
     function: &Function,
+    driver: &str,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let before = function.driver()?;
     let by_override = function.driver_override()?;
-    function.bind(DRIVER)?;
+    function.bind(driver)?;
     let result = work();
     // Also after a failure, and before anything is said.
     match by_override {
         Some(driver) => function.bind(&driver)?,
-        None if before.as_deref() == Some(DRIVER) => {}
+        None if before.as_deref() == Some(driver) => {}
         None => function.unbind()?,
     }
     result

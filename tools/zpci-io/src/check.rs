@@ -15,7 +15,15 @@ use crate::{
     requests,
 };
 use serde::Serialize;
-use std::{fmt, os::fd::BorrowedFd, time::Instant};
+use std::{
+    fmt,
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
+    time::Instant,
+};
 use vfio_zpci_io::{
     abi::{Request, BLOCKW, READ},
     sysfs::{Function, Host, DRIVER},
@@ -29,6 +37,8 @@ const CLASS_NVME: u64 = 0x01_0802;
 /// Where ISM takes commands, and the one that asks for the function's name: code and length.
 const ISM_COMMANDS: u8 = 2;
 const ISM_READ_GID: u64 = 3 << 32 | 8;
+
+const NO_REGISTER: &str = "no register of this function is known that may be loaded";
 
 /// One thing that was tried.
 #[derive(Serialize)]
@@ -121,6 +131,7 @@ pub(crate) fn run(
     out: &mut Output<'_>,
     name: Name,
     repeat: u32,
+    with: Option<&str>,
 ) -> Result<(), Failure> {
     let function = find(host, name)?;
     if function.zpci_fid().is_none() {
@@ -134,7 +145,11 @@ pub(crate) fn run(
         _ => binding::unused(host, &function)?,
     }
     let mut steps = Steps { out, failed: 0 };
-    binding::while_bound(&function, || on_bound(&mut steps, &function, repeat))?;
+    let driver = with.unwrap_or(DRIVER);
+    binding::while_bound(&function, driver, || match with {
+        None => on_bound(&mut steps, &function, repeat),
+        Some(driver) => by_bar(&mut steps, &function, repeat, driver),
+    })?;
     match steps.failed {
         0 => Ok(()),
         count => Err(Failure::Check(count)),
@@ -155,8 +170,7 @@ fn on_bound(steps: &mut Steps<'_, '_>, function: &Function, repeat: u32) -> Resu
     let register = register(function)?;
     refusals(steps, function, &region, register)?;
     let Some(Register { bar, name }) = register else {
-        let why = "no register of this function is known that may be loaded";
-        return steps.show("instructions", Verdict::Skipped, why);
+        return steps.show("instructions", Verdict::Skipped, NO_REGISTER);
     };
     steps.succeeds(
         &format!("PCILG of {name}"),
@@ -175,12 +189,38 @@ fn on_bound(steps: &mut Steps<'_, '_>, function: &Function, repeat: u32) -> Resu
             format!("answer {:#x}, name {gid:#018x}", header >> 16 & 0xffff)
         })?;
     }
+    let (loads, each) = timed(repeat, || region.load(bar, 0, 8).map(drop));
+    steps.succeeds(&format!("PCILG, {repeat} times"), loads, |()| each)
+}
+
+/// What a driver does that lets read the BAR itself.
+fn by_bar(
+    steps: &mut Steps<'_, '_>,
+    function: &Function,
+    repeat: u32,
+    driver: &str,
+) -> Result<(), Failure> {
+    let what = format!("a read of the BAR by {driver}, {repeat} times");
+    let Some(Register { bar, .. }) = register(function)? else {
+        return steps.show(what, Verdict::Skipped, NO_REGISTER);
+    };
+    let device = requests::open(function.address(), Default::default())?;
+    device.enable_memory(true)?;
+    let position = device.region(bar.into())?.offset;
+    let file = File::from(device.as_fd().try_clone_to_owned()?);
+    let mut value = [0; 8];
+    match timed(repeat, || file.read_exact_at(&mut value, position)) {
+        (Ok(()), each) => steps.show(what, Verdict::Ok, each),
+        (Err(error), _) => steps.show(what, Verdict::Failed, error),
+    }
+}
+
+/// Does something many times, and says how long it takes.
+fn timed<E>(repeat: u32, work: impl FnMut() -> Result<(), E>) -> (Result<(), E>, String) {
     let start = Instant::now();
-    let loads = (0..repeat).try_for_each(|_| region.load(bar, 0, 8).map(drop));
+    let result = std::iter::repeat_with(work).take(repeat as usize).collect();
     let each = start.elapsed().as_nanos() / u128::from(repeat.max(1));
-    steps.succeeds(&format!("PCILG, {repeat} times"), loads, |()| {
-        format!("{each} ns each")
-    })
+    (result, format!("{each} ns each"))
 }
 
 /// Requests that reach no function.

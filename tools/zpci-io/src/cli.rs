@@ -173,6 +173,11 @@ pub(crate) enum Command {
         /// How often the register is loaded, to take the time
         #[arg(long, default_value = "1000", value_parser = number::<u32>)]
         repeat: u32,
+        /// Only load the register, by what this driver has in place of the region: a read of the BAR
+        ///
+        /// To compare with the time that it takes by the region.
+        #[arg(long, value_name = "DRIVER", value_parser = ["vfio-pci", "ism_vfio_pci"])]
+        with: Option<String>,
     },
 
     /// Show what the region does, step by step

@@ -76,7 +76,7 @@ fn show(host: &Host, out: &mut Output<'_>, name: Option<Name>, force: bool) -> R
 
     out.line(format_args!("\n2. Give it to the driver {DRIVER}"))?;
     out.line("   (modprobe, driver_override, drivers_probe: 'zpci-io bind' does the same)")?;
-    binding::while_bound(&function, || on_bound(out, function.address()))?;
+    binding::while_bound(&function, DRIVER, || on_bound(out, function.address()))?;
     out.line("\n6. Leave the function as it was")?;
     out.line(format_args!(
         "   driver: {}",

@@ -76,7 +76,11 @@ fn run(cli: Cli, host: &Host, out: &mut Output<'_>) -> Result<(), Failure> {
         Command::Trace { function } => trace::run(host, out, function),
         Command::Stats { function } => stats::show(host, out, function),
         Command::Doctor => doctor::run(host, out),
-        Command::Check { function, repeat } => check::run(host, out, function, repeat),
+        Command::Check {
+            function,
+            repeat,
+            with,
+        } => check::run(host, out, function, repeat, with.as_deref()),
         Command::Demo { function, force } => demo::run(host, out, function, force),
     }
 }
