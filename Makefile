@@ -57,9 +57,10 @@ install-zpci-io: ## install the tool, what belongs to it, and examples [DESTDIR=
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
 FLAVOUR ?= release
-export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC KCC
+export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC KVER KCC
 
-runner := scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
+kernels := scripts/toolchain setup && scripts/toolchain kernel
+runner := $(if $(KVER),$(kernels) '$(KVER)' && )scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
@@ -76,7 +77,8 @@ test-lifecycle: ## what the host does to a function in use; LONG=1 does it a tho
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
-matrix: ## the kernel by clang and by GCC: builds, boots and passes (40 minutes); KCC=gcc selects
+matrix: ## all kernels and compilers: each builds, boots and passes (1 hour); KVER=7.3 KCC=gcc selects
+	@$(kernels) || echo 'What is not there is skipped.'
 	@$(runner) matrix
 
 test-qemu: ## of these, those about the patched QEMU: itself, functions that fail, ISM, guests
@@ -127,7 +129,7 @@ kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and
 qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT=
 	@scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))'
 
-vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= KCC= QEMU= QEMU_ARGS= SMP= MEM=]
+vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= KVER= KCC= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 
 shell: ## an interactive shell in a booted s390x host

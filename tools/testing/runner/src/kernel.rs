@@ -171,25 +171,26 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// What KSRC and KCC say; else the newest source of the toolchain root, and clang.
+    /// What KSRC or KVER, and KCC say; else the newest source of the toolchain root, and clang.
     pub fn from_env(cache: &Cache) -> Result<Self> {
         let compiler = vm::var("KCC").map_or(Ok(Compiler::Clang), |name| Compiler::parse(&name))?;
-        Self::by(cache, compiler)
+        match env::var_os("KSRC").filter(|dir| !dir.is_empty()) {
+            Some(dir) => Ok(Self {
+                source: fs::canonicalize(&dir)
+                    .context(format!("KSRC={}", dir.to_string_lossy()))?,
+                compiler,
+                own: true,
+            }),
+            None => Self::of(cache, vm::var("KVER").as_deref(), compiler),
+        }
     }
 
-    /// The same source, compiled by this compiler.
-    pub fn by(cache: &Cache, compiler: Compiler) -> Result<Self> {
-        let own = env::var_os("KSRC").filter(|dir| !dir.is_empty());
-        let source = match &own {
-            Some(dir) => {
-                fs::canonicalize(dir).context(format!("KSRC={}", dir.to_string_lossy()))?
-            }
-            None => unpacked(cache)?,
-        };
+    /// The source of this version, or the newest one.
+    pub fn of(cache: &Cache, version: Option<&str>, compiler: Compiler) -> Result<Self> {
         Ok(Self {
-            source,
+            source: unpacked(cache, version)?,
             compiler,
-            own: own.is_some(),
+            own: false,
         })
     }
 }
@@ -337,40 +338,74 @@ impl Kernel {
     }
 }
 
-/// The newest kernel source of the toolchain root, unpacked.
-fn unpacked(cache: &Cache) -> Result<PathBuf> {
+/// The kernel source of this version, or the newest of the toolchain root, unpacked.
+fn unpacked(cache: &Cache, version: Option<&str>) -> Result<PathBuf> {
     const STEP: &str = "kernel source";
-    let mut archives = Vec::new();
-    for entry in fs::read_dir(source::DIR).context(STEP)? {
-        let entry = entry.context(STEP)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let minor = name
-            .strip_prefix("linux-source-7.")
-            .and_then(|rest| rest.strip_suffix(".tar.xz"))
-            .and_then(|minor| minor.parse::<u32>().ok());
-        if let Some(minor) = minor {
-            let meta = entry.metadata().context(STEP)?;
-            let date = meta.modified().context(STEP)?.duration_since(UNIX_EPOCH);
-            let date = date.unwrap_or_default().as_secs();
-            archives.push((minor, entry.path(), cache::key(&(meta.len(), date))));
-        }
-    }
-    let Some((minor, archive, key)) = archives.into_iter().max() else {
-        return Err(Error::new(
-            STEP,
-            format!(
-                "there is no linux-source-7.*.tar.xz in the toolchain's {}",
-                source::DIR
-            ),
-            "Set KSRC to the directory of a Linux source, 7.3 or later",
-        ));
-    };
-    let item = format!("linux-7.{minor}-{key}");
+    let (version, archive) = archive(cache, version)?;
+    let meta = fs::metadata(&archive).context(STEP)?;
+    let date = meta.modified().context(STEP)?.duration_since(UNIX_EPOCH);
+    let date = date.unwrap_or_default().as_secs();
+    let item = format!("linux-{version}-{}", cache::key(&(meta.len(), date)));
     let dir = cache.path(&item);
     let _lock = cache.lock(&item)?;
-    let what = format!("{STEP}: unpacking Linux 7.{minor}");
+    let what = format!("{STEP}: unpacking Linux {version}");
     Source::at(archive).unpack(&what, &cache.log("source"), &[], &dir)?;
     Ok(dir)
+}
+
+/// The version of a kernel source, and its archive: of the toolchain root, or from beside it.
+fn archive(cache: &Cache, version: Option<&str>) -> Result<(String, PathBuf)> {
+    if let Some(version) = version {
+        let none = || {
+            let reason = "its source is not there";
+            let remedy = format!("Fetch it:  scripts/toolchain kernel {version}");
+            Error::new(format!("Linux {version}"), reason, remedy)
+        };
+        return Ok((version.into(), find(cache, version).ok_or_else(none)?));
+    }
+    let step = || {
+        format!(
+            "looking for a kernel source in the toolchain's {}",
+            source::DIR
+        )
+    };
+    let mut archives = Vec::new();
+    for entry in fs::read_dir(source::DIR).context(step())? {
+        let entry = entry.context(step())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let version = name
+            .strip_prefix("linux-source-")
+            .and_then(|rest| rest.strip_suffix(".tar.xz"));
+        let minor = version
+            .and_then(|version| version.strip_prefix("7."))
+            .and_then(|minor| minor.parse::<u32>().ok());
+        if let (Some(version), Some(minor)) = (version, minor) {
+            archives.push((minor, version.to_string(), entry.path()));
+        }
+    }
+    let newest = archives.into_iter().max();
+    let (_, version, archive) = newest.ok_or_else(|| {
+        Error::new(
+            step(),
+            "there is no linux-source-7.*.tar.xz",
+            "Set KSRC to the directory of a Linux source, 7.2 or later",
+        )
+    })?;
+    Ok((version, archive))
+}
+
+/// The source of this version, in the toolchain root or beside it.
+fn find(cache: &Cache, version: &str) -> Option<PathBuf> {
+    let name = format!("linux-source-{version}.tar.xz");
+    [PathBuf::from(source::DIR), cache.path("sources")]
+        .iter()
+        .map(|place| place.join(&name))
+        .find(|path| path.exists())
+}
+
+/// Whether there is a source of this version.
+pub fn has(cache: &Cache, version: &str) -> bool {
+    find(cache, version).is_some()
 }
 
 /// Removes what is only needed to build the kernel again; modules can still be built.

@@ -77,7 +77,7 @@ usage: runner run             boot the machine and show the driver at work
        runner qemu            build the QEMU of tools/qemu and print where it is
        runner upstream-series make the patches for the kernel and print where they are
        runner test-upstream   build and test the kernel that they make
-       runner matrix          build and test it on the kernel as each compiler makes it
+       runner matrix          build and test the module on each kernel, built by each compiler
        runner mutants [name...]  put defects into the driver; the tests must find them
        runner clippy          check the module and user space with clippy
        runner rustdoc         write the documentation of the module's crates
@@ -86,7 +86,8 @@ usage: runner run             boot the machine and show the driver at work
 
 Environment: FLAVOUR=release|debug|unmediated|units  RUN='command'  FILES='files to copy to /'  SMP=2
              MEM=1G  TIMEOUT=seconds  LONG=1  SEED=1  QEMU_ARGS='more arguments'
-             KSRC=directory of a Linux source  KCC=gcc: GCC compiles the kernel, and not clang
+             KSRC=directory of a Linux source  KVER=7.2: another version of it
+             KCC=gcc: GCC compiles the kernel, and not clang
              QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.

@@ -197,6 +197,11 @@ fn scratch() -> PathBuf {
 /// How the set-up begins on a machine whose apt has these sources, and has never fetched a package
 /// list.
 fn versions(sources: &str, mirror: Option<&str>) -> Output {
+    toolchain(&["versions"], sources, mirror)
+}
+
+/// The same for another command.
+fn toolchain(command: &[&str], sources: &str, mirror: Option<&str>) -> Output {
     let dir = scratch();
     fs::create_dir_all(dir.join("lists/partial")).unwrap();
     let path = |name: &str| dir.join(name).display().to_string();
@@ -213,7 +218,7 @@ fn versions(sources: &str, mirror: Option<&str>) -> Output {
     )
     .unwrap();
     let output = Command::new(tree().join("scripts/toolchain"))
-        .arg("versions")
+        .args(command)
         .env("APT_CONFIG", path("apt.conf"))
         .env("ZPCI_CACHE", path("cache"))
         .env("ZPCI_MIRROR", mirror.unwrap_or_default())
@@ -327,7 +332,9 @@ fn what_is_pinned_is_taken() {
     let mirror = Mirror::start(&[]);
     let output = versions(&sources(&mirror), None);
     succeeds(&output);
-    let taken: Vec<_> = pinned().iter().map(|pin| pin.join(" ")).collect();
+    // Another kernel is not a part of the root.
+    let of_root = pinned().into_iter().filter(|[kind, ..]| kind != "kernel");
+    let taken: Vec<_> = of_root.map(|pin| pin.join(" ")).collect();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().collect::<Vec<_>>(), taken);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -399,5 +406,14 @@ fn what_is_not_there_at_all_is_named() {
     assert!(
         output.contains("no package busybox in any version"),
         "{output}"
+    );
+}
+
+#[test]
+fn a_kernel_that_is_not_there_is_named() {
+    let mirror = Mirror::start(&[]);
+    fails(
+        &toolchain(&["kernel", "7.99"], &sources(&mirror), None),
+        &["the mirror has no package linux-source-7.99 in any version"],
     );
 }
