@@ -31,6 +31,13 @@ use kernel::{
     }, //
 };
 
+// (not for the kernel)
+#[cfg(linux_7_2)]
+use crate::linux_7_2::raw_try_init;
+#[cfg(not(linux_7_2))]
+// (for the kernel again)
+use pin_init::raw_try_init;
+
 /// A PCI function bound to a vfio-pci variant driver.
 ///
 /// Allocated, counted and freed by the VFIO core, which wants its own structure first; what belongs
@@ -104,9 +111,8 @@ impl<T> Device<T> {
         unsafe {
             let zdev = Zdev::new(pdev);
             (&raw mut (*this).zdev).write(zdev);
-            let Ok(()) =
-                pin_init::raw_try_init(&raw mut (*this).lease, Lease::new(zdev.function_id()));
-            pin_init::raw_try_init(&raw mut (*this).data, data).inspect_err(|_| {
+            let Ok(()) = raw_try_init(&raw mut (*this).lease, Lease::new(zdev.function_id()));
+            raw_try_init(&raw mut (*this).data, data).inspect_err(|_| {
                 core::ptr::drop_in_place(&raw mut (*this).lease);
                 bindings::vfio_pci_core_release_dev(vdev);
             })

@@ -20,10 +20,7 @@ use core::ptr::NonNull;
 use kernel::{
     container_of,
     device,
-    device_id::{
-        RawDeviceId,
-        RawDeviceIdIndex, //
-    },
+    device_id::RawDeviceId,
     driver::{
         DriverLayout,
         RegistrationOps, //
@@ -67,13 +64,25 @@ unsafe impl RawDeviceId for DeviceId {
     type RawType = bindings::pci_device_id;
 }
 
-// SAFETY: `DRIVER_DATA_OFFSET` is the offset of the `driver_data` field.
-unsafe impl RawDeviceIdIndex for DeviceId {
-    const DRIVER_DATA_OFFSET: usize = core::mem::offset_of!(bindings::pci_device_id, driver_data);
-}
-
 /// Table of the functions a driver is a candidate for.
 pub type IdTable = &'static dyn kernel::device_id::IdTable<DeviceId, ()>;
+
+/// Makes a table for an [`IdTable`], and tells user space of it (`modules.alias`).
+// (not for the kernel)
+#[cfg(not(linux_7_2))]
+// (for the kernel again)
+#[macro_export]
+macro_rules! vfio_pci_device_table {
+    ($name:ident, [$($id:expr),* $(,)?]) => {
+        ::kernel::module_device_table!(
+            "pci",
+            $crate::driver::DeviceId,
+            $name,
+            @none,
+            [$($id),*]
+        );
+    };
+}
 
 /// A vfio-pci variant driver. The implementing type is the driver's data of one device.
 pub trait Driver: Sized + Send + Sync + 'static {

@@ -24,6 +24,8 @@ pub mod device;
 mod device_lock;
 pub mod driver;
 mod lease;
+#[cfg(linux_7_2)]
+mod linux_7_2;
 mod lockdep;
 mod memory;
 pub mod msix;

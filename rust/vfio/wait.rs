@@ -6,10 +6,14 @@
 //!
 //! No C in here: `tools/testing/lease` runs this file, as it is, on a model of the memory.
 
-use kernel::{
-    prelude::*,
-    sync::barrier, //
-};
+use kernel::prelude::*;
+
+// (not for the kernel)
+#[cfg(linux_7_2)]
+use crate::linux_7_2::barrier;
+#[cfg(not(linux_7_2))]
+// (for the kernel again)
+use kernel::sync::barrier;
 
 use crate::wait_queue::Sleep;
 pub(crate) use crate::wait_queue::WaitQueue;

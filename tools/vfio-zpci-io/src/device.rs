@@ -74,7 +74,8 @@ impl DeviceInfo {
     }
 
     /// Whether VFIO tells the function's zPCI properties (`CONFIG_VFIO_PCI_ZDEV_KVM`). If so, it
-    /// also leaves it to who has the function open to recover it from an error; else the host does.
+    /// also leaves it to who has the function open to recover it from an error, since Linux 7.3;
+    /// else the host does.
     pub fn has_zpci(&self) -> bool {
         self.capabilities
             .iter()

@@ -40,15 +40,9 @@ struct ZpciVfioPci {
     limits: Limits,
 }
 
-kernel::module_device_table!(
-    "pci",
-    DeviceId,
+vfio::vfio_pci_device_table!(
     ID_TABLE,
-    (),
-    [(
-        DeviceId::vfio(pci::Vendor::IBM.as_raw(), DEVICE_ID_IBM_ISM),
-        ()
-    )]
+    [DeviceId::vfio(pci::Vendor::IBM.as_raw(), DEVICE_ID_IBM_ISM)]
 );
 
 impl Driver for ZpciVfioPci {

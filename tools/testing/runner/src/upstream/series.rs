@@ -190,6 +190,10 @@ const IN_DRIVER: &[(&str, &str)] = &[
         "vfio::module_vfio_pci_driver!",
         "kernel::module_vfio_pci_driver!",
     ),
+    (
+        "vfio::vfio_pci_device_table!",
+        "kernel::vfio_pci_device_table!",
+    ),
     (" vfio::", " kernel::vfio::"),
 ];
 
@@ -202,9 +206,12 @@ const IN_DOCUMENTS: &[(&str, &str)] = &[
 /// Everywhere.
 const EVERYWHERE: &[(&str, &str)] = &[("vfio_zpci_io.h", "vfio_zdev.h")];
 
-/// What stands between these lines is about this tree alone.
-const OURS: &str = ".. (not for the kernel)\n";
-const OURS_END: &str = ".. (for the kernel again)\n";
+/// What stands between these lines, which are comments, is about this tree alone.
+const OURS: &str = "(not for the kernel)\n";
+const OURS_END: &str = "(for the kernel again)\n";
+
+/// How such a comment begins, in documents and in Rust.
+const COMMENTS: [&str; 2] = [".. ", "// "];
 
 /// A text of this tree, as it is at `path` in the kernel.
 fn in_kernel(text: &str, path: &str) -> String {
@@ -216,16 +223,18 @@ fn in_kernel(text: &str, path: &str) -> String {
     };
     let rename = |text: String, (ours, kernels): &(&str, &str)| text.replace(ours, kernels);
     let all = renames.iter().chain(EVERYWHERE);
-    all.fold(without_ours(text), rename)
+    let kept = COMMENTS.iter().fold(text.into(), without_ours);
+    all.fold(kept, rename)
 }
 
-fn without_ours(text: &str) -> String {
-    let mut parts = text.split(OURS);
+fn without_ours(text: String, comment: &&str) -> String {
+    let [begin, end] = [OURS, OURS_END].map(|line| format!("{comment}{line}"));
+    let mut parts = text.split(&begin);
     let mut kept = parts.next().unwrap_or_default().to_string();
     for part in parts {
-        match part.split_once(OURS_END) {
+        match part.split_once(&end) {
             Some((_, rest)) => kept.push_str(rest.strip_prefix('\n').unwrap_or(rest)),
-            None => kept.extend([OURS, part]),
+            None => kept.extend([&begin, part]),
         }
     }
     kept
@@ -429,6 +438,9 @@ mod tests {
         "rust/vfio/trace.c",
     ];
 
+    /// What is not for the kernel.
+    const OURS_ALONE: &str = "rust/vfio/linux_7_2.rs";
+
     fn sources(patch: &Patch) -> impl Iterator<Item = &str> {
         patch.moves.iter().map(|taken| taken.from.as_str())
     }
@@ -443,6 +455,7 @@ mod tests {
         let patches = read(&tree.join(DIR)).unwrap();
         let mut taken: Vec<_> = patches.iter().flat_map(sources).collect();
         taken.extend(BY_HAND);
+        taken.push(OURS_ALONE);
         taken.sort_unstable();
         let mut twice = taken.clone();
         twice.dedup();
@@ -467,8 +480,10 @@ mod tests {
 
     #[test]
     fn what_is_about_this_tree_stays_here() {
-        let text = format!("a\n\n{OURS}\nours\n\n{OURS_END}\nb\n");
-        assert_eq!(in_kernel(&text, "Documentation/x.rst"), "a\n\nb\n");
+        for (comment, path) in COMMENTS.iter().zip(["Documentation/x.rst", "rust/x.rs"]) {
+            let text = format!("a\n\n{comment}{OURS}\nours\n\n{comment}{OURS_END}\nb\n");
+            assert_eq!(in_kernel(&text, path), "a\n\nb\n");
+        }
     }
 
     #[test]
