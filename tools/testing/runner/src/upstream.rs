@@ -47,6 +47,11 @@ const LISTED: &[(&str, &str, &str)] = &[
         "the form of a TRACE_EVENT",
     ),
     (
+        "UNKNOWN_COMMIT_ID",
+        "kernfs",
+        "a source of the kernel without its history has none to look into",
+    ),
+    (
         "SPACING",
         "zPCI-I-O-region",
         "FIXTURE_DATA(), a type, is taken for a value",

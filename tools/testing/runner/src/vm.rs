@@ -229,6 +229,30 @@ pub fn run(
     })
 }
 
+/// The same with a command that has to succeed. Returns what it printed, too.
+pub fn succeed(
+    cache: &Cache,
+    guest: &Guest,
+    machine: &Machine,
+    command: &str,
+) -> Result<(String, Outcome)> {
+    const STEP: &str = "running a command in the host";
+    let mut output = Vec::new();
+    let outcome = run(cache, guest, machine, command, false, &mut output)?;
+    match &outcome.end {
+        Ok(report) if report.exit == 0 => {}
+        Ok(report) => {
+            let reason = format!("it ended with code {}", report.exit);
+            return Err(Error::new(STEP, reason, ""));
+        }
+        Err(reason) => return Err(Error::new(STEP, reason.clone(), "")),
+    }
+    let output = String::from_utf8(output)
+        .map_err(io::Error::other)
+        .context(STEP)?;
+    Ok((output, outcome))
+}
+
 /// A shell on the machine's console.
 pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStatus> {
     let scratch = Scratch::new(cache)?;

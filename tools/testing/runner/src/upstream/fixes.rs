@@ -2,12 +2,16 @@
 
 //! The defects for which there is a fix by itself: how each can be seen.
 
+use std::{path::Path, process::Command};
+
 use crate::{
-    cache::Cache,
-    error::{Context, Error, Result},
+    cache::{Cache, Scratch},
+    cross,
+    error::{Error, Result},
     guest::Guest,
     kernel::Flavour,
     ktap::{self, Test},
+    progress,
     vm::{self, Machine},
 };
 
@@ -29,23 +33,31 @@ echo 1 >/sys/bus/pci/slots/00000010/power || exit
 cat $device/reset_method
 "#;
 
+/// A program that stops sysfs, and how it is run: until it ends, or until the kernel says that it waits in
+/// vain. Such a host cannot even be switched off in the usual way.
+const STOPS_SYSFS: &str = "tools/upstream/reproducers/kernfs-readdir.c";
+const STOP_SYSFS: &str = r#"
+modprobe vfio-pci || exit
+cd /sys/bus/pci/devices/0001:00:00.0
+echo vfio-pci >driver_override
+echo 0001:00:00.0 >/sys/bus/pci/drivers_probe
+/kernfs-readdir "/dev/vfio/devices/$(ls vfio-dev)" &
+while kill -0 $! 2>/dev/null; do
+	sleep 1
+	if dmesg | grep -q kernfs_add_one; then
+		echo stopped
+		sleep 1
+		echo b >/proc/sysrq-trigger
+	fi
+done
+wait $!
+"#;
+
 /// Each defect, by the name of its fix, and whether this host has it.
-fn defects(cache: &Cache, guest: &Guest) -> Result<[(&'static str, bool); 3]> {
+fn defects(cache: &Cache, guest: &Guest, tree: &Path) -> Result<[(&'static str, bool); 4]> {
     const STEP: &str = "looking for defects";
     let machine = Machine::from_env(Flavour::Release, "600")?;
-    let mut output = Vec::new();
-    let outcome = vm::run(cache, guest, &machine, COMMAND, false, &mut output)?;
-    match outcome.end {
-        Ok(report) if report.exit == 0 => {}
-        Ok(report) => {
-            let reason = format!("the command ended with code {}", report.exit);
-            return Err(Error::new(STEP, reason, ""));
-        }
-        Err(reason) => return Err(Error::new(STEP, reason, "")),
-    }
-    let output = String::from_utf8(output)
-        .map_err(std::io::Error::other)
-        .context(STEP)?;
+    let (output, outcome) = vm::succeed(cache, guest, &machine, COMMAND)?;
     let [before, after] = output.lines().collect::<Vec<_>>()[..] else {
         return Err(Error::new(STEP, format!("strange output: {output}"), ""));
     };
@@ -55,14 +67,39 @@ fn defects(cache: &Cache, guest: &Guest) -> Result<[(&'static str, bool); 3]> {
     };
     let messages = outcome.since_command.matches(": resetting").count();
     Ok([
+        (
+            "kernfs-readdir-fault",
+            stops_sysfs(cache, guest, tree, machine)?,
+        ),
         ("netlink-big-endian", netlink.counts().failed > 0),
         ("pci-reset-messages", messages == RESETS),
         ("s390-hotplug-reset-method", before != after),
     ])
 }
 
+/// Whether the program does it.
+fn stops_sysfs(cache: &Cache, guest: &Guest, tree: &Path, mut machine: Machine) -> Result<bool> {
+    const STEP: &str = "the reproducer";
+    let scratch = Scratch::new(cache)?;
+    let program = scratch.path("kernfs-readdir");
+    let mut gcc = Command::new(format!("{}gcc", cross::PREFIX));
+    gcc.args(["-static", "-pthread", "-O2", "-Wall", "-Werror", "-o"])
+        .args([&program, &tree.join(STOPS_SYSFS)]);
+    let log = cache.log("reproducer");
+    progress::run("reproducer: compiling", &mut gcc, &log, |_| String::new())?;
+    machine.files.push(program);
+    let mut output = Vec::new();
+    let outcome = vm::run(cache, guest, &machine, STOP_SYSFS, false, &mut output)?;
+    let output = String::from_utf8_lossy(&output);
+    match (outcome.end, output.trim()) {
+        (Err(_), "stopped") => Ok(true),
+        (Ok(report), said) if report.exit == 0 && said.ends_with(" directories read") => Ok(false),
+        (_, said) => Err(Error::new(STEP, format!("it said: {said}"), "")),
+    }
+}
+
 /// One test for each fix: the host has the defect if it is `expected`, and else has not.
-pub fn look(cache: &Cache, guest: &Guest, expected: bool) -> Result<Vec<Test>> {
+pub fn look(cache: &Cache, guest: &Guest, tree: &Path, expected: bool) -> Result<Vec<Test>> {
     let objection = if expected {
         "the defect is not there"
     } else {
@@ -72,5 +109,5 @@ pub fn look(cache: &Cache, guest: &Guest, expected: bool) -> Result<Vec<Test>> {
         let objection = (found != expected).then(|| objection.to_string());
         Test::check(name, objection.into_iter().collect())
     };
-    Ok(defects(cache, guest)?.map(test).into())
+    Ok(defects(cache, guest, tree)?.map(test).into())
 }

@@ -56,12 +56,12 @@ pub fn test(tree: &Path) -> Result<u8> {
         })?;
     }
     steps.take("defects of the kernel", || {
-        fixes::look(&cache, &guest?, true)
+        fixes::look(&cache, &guest?, tree, true)
     })?;
     steps.take("fixes", || {
         let mut tests = trial.build_fixes()?;
         let guest = Guest::of(&cache, trial.kernel(), tree)?;
-        tests.extend(fixes::look(&cache, &guest, false)?);
+        tests.extend(fixes::look(&cache, &guest, tree, false)?);
         Ok(tests)
     })?;
     steps.take("built in, without KUnit", || trial.build_in())?;
