@@ -9,14 +9,45 @@ use crate::{
     error::{Context, Result},
     guest::Guest,
     kernel::{self, Compiler, Flavour, Origin},
-    ktap::{Test, Verdict},
+    ktap::{self, Test, Verdict},
     rungs::Rung,
     steps::Steps,
-    vm,
+    vm::{self, Machine},
 };
 
 /// What each host has to climb.
-const RUNGS: &[&str] = &["kunit", "region", "lifecycle"];
+const RUNGS: &[&str] = &["kunit", "region", "lifecycle", PACKAGES];
+
+/// One that another kernel than clang's cannot.
+const PACKAGES: &str = "install";
+const BY_CLANG_ONLY: &str =
+    "GCC makes the programs among its headers for s390x, and here DKMS runs them";
+
+const NO_KERNEL: &str = "there is no kernel";
+
+/// Has the kernel enforce signatures, as one with Secure Boot does, and loads what it must refuse, then the
+/// module as it was installed. Without its last line a signature is none.
+const SIGNATURES: &str = r#"
+modprobe vfio-pci-core || exit
+module=$(find /lib/modules -name zpci-vfio-pci.ko)
+size=$(stat -c %s "$module")
+head -c $((size - 28)) "$module" >/unsigned.ko
+cp "$module" /changed.ko
+printf changed | dd of=/changed.ko bs=1 seek=$((size / 2)) conv=notrunc 2>/dev/null
+echo 1 >/sys/module/module/parameters/sig_enforce || exit
+number=0
+is() {
+	number=$((number + 1))
+	[ "$2" = "$3" ] && echo "ok $number $1" || printf 'not ok %s %s\n# %s\n' $number "$1" "$2"
+}
+said() { insmod $1 2>&1 | sed 's/.*: //'; }
+refused='Key was rejected by service'
+echo 1..4
+is 'a module without a signature is refused' "$(said /unsigned.ko)" "$refused"
+is 'a module that was changed afterwards is refused' "$(said /changed.ko)" "$refused"
+is 'the signed module is loaded' "$(modprobe zpci-vfio-pci 2>&1)" ''
+is 'it taints the kernel as any that is not a part of it' "$(cat /sys/module/zpci_vfio_pci/taint)" O
+"#;
 
 /// `matrix`: all, or those of KVER and KCC.
 pub fn test(tree: &Path) -> Result<u8> {
@@ -30,7 +61,7 @@ pub fn test(tree: &Path) -> Result<u8> {
         None => Compiler::ALL.to_vec(),
     };
     let kernels = versions.len() * compilers.len();
-    let mut steps = Steps::new(&cache, kernels * (1 + RUNGS.len()))?;
+    let mut steps = Steps::new(&cache, kernels * (2 + RUNGS.len()))?;
     for version in &versions {
         for compiler in &compilers {
             climb(tree, &cache, version, *compiler, &mut steps)?;
@@ -66,11 +97,21 @@ fn climb(
     fs::create_dir_all(&results).context(format!("making {}", results.display()))?;
     for rung in RUNGS {
         steps.take(&name(rung), || match &guest {
+            Some(_) if *rung == PACKAGES && compiler == Compiler::Gcc => Ok(skipped(BY_CLANG_ONLY)),
             Some(guest) => Rung::climb(rung, guest, cache, tree, &results),
-            None => Ok(skipped("there is no kernel")),
+            None => Ok(skipped(NO_KERNEL)),
         })?;
     }
-    Ok(())
+    steps.take(&name("signatures"), || match &guest {
+        Some(guest) => signatures(cache, guest),
+        None => Ok(skipped(NO_KERNEL)),
+    })
+}
+
+fn signatures(cache: &Cache, guest: &Guest) -> Result<Vec<Test>> {
+    let machine = Machine::from_env(guest.kernel.flavour, "600")?;
+    let (output, _) = vm::succeed(cache, guest, &machine, SIGNATURES)?;
+    Ok(ktap::parse(&output))
 }
 
 fn skipped(reason: &str) -> Vec<Test> {
