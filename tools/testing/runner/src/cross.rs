@@ -129,18 +129,19 @@ pub fn pkg_config(sysroot: &Path) -> PathBuf {
     sysroot.join("lib/pkgconfig")
 }
 
-/// Busybox, as one static program.
+/// Busybox, as one static program. Its dpkg is mended: the tests install packages with it.
 pub fn busybox(cache: &Cache, tree: &Path) -> Result<PathBuf> {
     let source = Source::of("busybox")?;
     let fragment = tree.join("tools/testing/busybox.config");
     let wanted = kconfig::read(&[&fragment])?;
-    let key = cache::key(&(source.name(), &wanted));
+    let patches = [tree.join("tools/testing/busybox.patch")];
+    let key = cache::key(&(source.name(), &wanted, cache::files_key(&patches)?));
     let dir = cache.make(&format!("busybox-{key}"), |dir| {
         let what = "busybox (s390x)";
         let log = cache.log("busybox");
         let work = dir.join("source");
         let config = work.join(".config");
-        source.unpack(&format!("{what}: unpacking"), &log, &[], &work)?;
+        source.unpack(&format!("{what}: unpacking"), &log, &patches, &work)?;
 
         // What the fragment does not name gets its default.
         let step = format!("{what}: configuring");
