@@ -11,10 +11,11 @@
 //! ```
 //!
 //! The host has two ISM functions that can reach each other: one for the guest, the other for its
-//! own `ism` driver, so that the two can talk by SMC-D, and at last for a second guest. A third function takes its time to reset, and a
-//! fourth is a disk that takes its time to read; guests without an operating system use them, and one of
-//! two more ISM functions. In the top directory are QEMU, its firmware, the Linux guest's kernel and initial RAM disk, and the programs of
-//! the other guests.
+//! own `ism` driver, so that the two can talk by SMC-D, and at last for a second guest. A third
+//! function takes its time to reset, and a fourth is a disk that takes its time to read; guests
+//! without an operating system use them, and one of two more ISM functions. In the top directory are
+//! QEMU, its firmware, the Linux guest's kernel and initial RAM disk, and the programs of the other
+//! guests.
 
 mod agent;
 mod before;
