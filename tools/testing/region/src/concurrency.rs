@@ -4,10 +4,10 @@
 
 use crate::{
     fixture::{Fixture, BAR, CONFIG_SPACE, TARGET},
-    mapping::{Mapping, PAGE},
     positions::pwrite_from,
     test, Test,
 };
+use booted::{Mapping, PAGE};
 use rustix::io::Errno;
 use std::{
     sync::atomic::{AtomicBool, Ordering},

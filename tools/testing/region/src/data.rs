@@ -4,9 +4,9 @@
 
 use crate::{
     fixture::{Fixture, BAR, TARGET},
-    mapping::{Mapping, PAGE},
     test, Test,
 };
+use booted::{Mapping, PAGE};
 use rustix::io::{pread, Errno};
 use vfio_zpci_io::abi::Request;
 

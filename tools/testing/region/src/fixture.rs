@@ -3,7 +3,7 @@
 //! What every test has at hand: the open function, its region, requests that are good, and a
 //! witness that a refused request changed nothing.
 
-use crate::mapping::Mapping;
+use booted::Mapping;
 use ktap::{note, Outcome};
 use request::model::Window;
 use rustix::io::{pread, pwrite, Errno};
@@ -55,7 +55,7 @@ impl<'a> Fixture<'a> {
             *size = device.region(bar)?.size;
         }
         let source = Mapping::pages(1);
-        let bytes: Vec<u8> = (0..source.len()).map(|at| (at % 0x7f) as u8 + 1).collect();
+        let bytes: Vec<u8> = (0..source.size()).map(|at| (at % 0x7f) as u8 + 1).collect();
         source.write(0, &bytes);
         let mut fixture = Self {
             device,
@@ -168,7 +168,7 @@ impl<'a> Fixture<'a> {
     /// Fills a part of the memory-like BAR, in units of 16 bytes.
     pub fn fill(&self, offset: u64, len: usize, byte: u8) {
         let page = Mapping::pages(1);
-        page.write(0, &vec![byte; page.len()]);
+        page.write(0, &vec![byte; page.size()]);
         for at in (0..len as u64).step_by(16) {
             let block = Request {
                 gaddr: page.addr(),
@@ -190,7 +190,7 @@ impl<'a> Fixture<'a> {
     /// Marks all that a request could change. Needs the function's memory space.
     pub fn witness(&self) -> Witness<'_> {
         self.fill(WINDOW, WINDOW_LEN, MARK);
-        self.loaded.write(0, &vec![MARK; self.loaded.len()]);
+        self.loaded.write(0, &vec![MARK; self.loaded.size()]);
         Witness { fixture: self }
     }
 
@@ -229,7 +229,7 @@ pub(crate) struct Witness<'a> {
 impl Witness<'_> {
     pub fn nothing_changed(self) {
         let fixture = self.fixture;
-        let loaded = fixture.loaded.read(0, fixture.loaded.len());
+        let loaded = fixture.loaded.read(0, fixture.loaded.size());
         assert!(
             loaded.iter().all(|&byte| byte == MARK),
             "the page of loaded values was written"

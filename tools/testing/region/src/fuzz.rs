@@ -8,10 +8,10 @@
 
 use crate::{
     fixture::{Fixture, BAR, CONFIG_SPACE},
-    mapping::{Mapping, PAGE},
     positions::{pread_to, pwrite_from},
     test, Test,
 };
+use booted::{Mapping, PAGE};
 use ktap::note;
 use request::model::{Fields, Kind, Limits, Rule};
 use rustix::{

@@ -16,7 +16,6 @@ mod device;
 mod fixture;
 mod fuzz;
 mod limits;
-mod mapping;
 mod memory;
 mod order;
 mod positions;

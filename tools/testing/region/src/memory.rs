@@ -4,9 +4,9 @@
 
 use crate::{
     fixture::{Fixture, BAR, TARGET},
-    mapping::{Mapping, PAGE, READ_WRITE},
     test, Test,
 };
+use booted::{Mapping, PAGE, READ_WRITE};
 use ktap::{Outcome, Skip};
 use rustix::{
     fs::{memfd_create, MemfdFlags},

@@ -4,10 +4,10 @@
 
 use crate::{
     fixture::{Fixture, BAR},
-    mapping::Mapping,
     positions::pwrite_from,
     test, Test,
 };
+use booted::Mapping;
 use ktap::Outcome;
 use rustix::{
     io::Errno,

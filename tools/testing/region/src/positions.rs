@@ -4,9 +4,9 @@
 
 use crate::{
     fixture::{Fixture, TARGET},
-    mapping::{Mapping, PAGE},
     test, Test,
 };
+use booted::{Mapping, PAGE};
 use rustix::{
     fs::{seek, SeekFrom},
     io::{pwritev, Errno},

@@ -2,7 +2,8 @@
 
 //! The fields of a request: what is refused without a look at the function or at memory.
 
-use crate::{fixture::CONFIG_SPACE, mapping::PAGE, test, Test};
+use crate::{fixture::CONFIG_SPACE, test, Test};
+use booted::PAGE;
 use rustix::io::Errno;
 use vfio_zpci_io::abi::{Request, BLOCKW, READ, WRITE};
 

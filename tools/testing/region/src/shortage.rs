@@ -6,9 +6,9 @@
 
 use crate::{
     fixture::{Fixture, TARGET},
-    mapping::{Mapping, PAGE},
     test, Closed, Test,
 };
+use booted::{Mapping, PAGE};
 use ktap::{note, Outcome, Skip};
 use rustix::{
     fs::{Mode, OFlags},

@@ -5,19 +5,13 @@
 
 use crate::{
     fixture::{Fixture, TARGET},
-    mapping::{Mapping, PAGE},
     order::without_memory_space,
     test, Test,
 };
+use booted::{Mapping, Missing, PAGE};
 use ktap::{Outcome, Skip};
-use rustix::{
-    event::{poll, PollFd, PollFlags, Timespec},
-    io::{read, Errno},
-    ioctl::{ioctl, opcode, Opcode, Updater},
-    mm::{userfaultfd, UserfaultfdFlags},
-};
+use rustix::io::Errno;
 use std::{
-    os::fd::OwnedFd,
     sync::mpsc,
     thread,
     time::Duration, //
@@ -73,96 +67,6 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-#[repr(C)]
-struct UffdioApi {
-    api: u64,
-    features: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct UffdioRegister {
-    start: u64,
-    len: u64,
-    mode: u64,
-    ioctls: u64,
-}
-
-#[repr(C)]
-struct UffdioCopy {
-    dst: u64,
-    src: u64,
-    len: u64,
-    mode: u64,
-    copy: i64,
-}
-
-// The numbers of <linux/userfaultfd.h>.
-const UFFDIO_API: Opcode = opcode::read_write::<UffdioApi>(0xaa, 0x3f);
-const UFFDIO_REGISTER: Opcode = opcode::read_write::<UffdioRegister>(0xaa, 0x00);
-const UFFDIO_COPY: Opcode = opcode::read_write::<UffdioCopy>(0xaa, 0x03);
-const UFFD_API: u64 = 0xaa;
-const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
-
-/// A page which is missing until [`Missing::provide`].
-struct Missing {
-    uffd: OwnedFd,
-    page: Mapping,
-}
-
-impl Missing {
-    fn new() -> Result<Self, Skip> {
-        // SAFETY: Only pages of `page` are registered, and all of them are provided.
-        let uffd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }
-            .map_err(|error| Skip(format!("userfaultfd: {error}")))?;
-        let page = Mapping::pages(1);
-        let mut api = UffdioApi {
-            api: UFFD_API,
-            features: 0,
-            ioctls: 0,
-        };
-        let mut register = UffdioRegister {
-            start: page.addr(),
-            len: page.len() as u64,
-            mode: UFFDIO_REGISTER_MODE_MISSING,
-            ioctls: 0,
-        };
-        // SAFETY: The structures are those of the kernel's header.
-        unsafe {
-            ioctl(&uffd, Updater::<UFFDIO_API, _>::new(&mut api)).expect("UFFDIO_API");
-            ioctl(&uffd, Updater::<UFFDIO_REGISTER, _>::new(&mut register))
-                .expect("UFFDIO_REGISTER");
-        }
-        Ok(Self { uffd, page })
-    }
-
-    /// Waits until somebody wants the page.
-    fn wanted(&self) -> bool {
-        let mut fds = [PollFd::new(&self.uffd, PollFlags::IN)];
-        let limit = Timespec {
-            tv_sec: LIMIT.as_secs() as i64,
-            tv_nsec: 0,
-        };
-        let mut message = [0; 32];
-        poll(&mut fds, Some(&limit)) == Ok(1) && read(&self.uffd, &mut message) == Ok(32)
-    }
-
-    fn provide(&self) {
-        let source = Mapping::pages(1);
-        source.write(0, &[PROVIDED; PAGE]);
-        let mut copy = UffdioCopy {
-            dst: self.page.addr(),
-            src: source.addr(),
-            len: PAGE as u64,
-            mode: 0,
-            copy: 0,
-        };
-        // SAFETY: The structure is that of the kernel's header; the page is ours.
-        unsafe { ioctl(&self.uffd, Updater::<UFFDIO_COPY, _>::new(&mut copy)) }
-            .expect("UFFDIO_COPY");
-    }
-}
-
 /// Sends the request with a missing page as its memory, runs `meanwhile`, provides the page, and
 /// returns it when the request has succeeded.
 fn while_waiting(
@@ -170,14 +74,14 @@ fn while_waiting(
     request: Request,
     meanwhile: fn(&Fixture<'_>) -> Outcome,
 ) -> Result<Mapping, Skip> {
-    let missing = Missing::new()?;
+    let missing = Missing::page().map_err(|error| Skip(format!("userfaultfd: {error}")))?;
     let request = Request {
-        gaddr: missing.page.addr(),
+        gaddr: missing.addr(),
         ..request
     };
     thread::scope(|scope| {
         let waiting = scope.spawn(|| f.send(&request));
-        let wanted = missing.wanted();
+        let wanted = missing.is_wanted(LIMIT);
         let early = waiting.is_finished();
         let (done, results) = mpsc::channel();
         let other = scope.spawn(move || {
@@ -188,7 +92,7 @@ fn while_waiting(
         });
         let in_time = results.recv_timeout(LIMIT).is_ok() || other.is_finished();
         // Whatever happened: this lets all threads go on.
-        missing.provide();
+        let page = missing.provide(PROVIDED);
         let result = other.join();
         let outcome = waiting.join().expect("the request's thread");
 
@@ -199,9 +103,6 @@ fn while_waiting(
         assert!(in_time, "a request that waits for memory holds a lock");
         let result = result.unwrap_or_else(|payload| std::panic::resume_unwind(payload));
         assert_eq!(outcome, Ok(()));
-        result
-    })?;
-    let Missing { uffd, page } = missing;
-    drop(uffd);
-    Ok(page)
+        result.map(|()| page)
+    })
 }

@@ -10,19 +10,18 @@ use crate::{
     tally::{self, Tally},
     ADDRESS, BAR,
 };
+use booted::Missing;
 use rustix::{
-    event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec},
+    event::{eventfd, EventfdFlags},
     io::{dup3, read, DupFlags, Errno},
-    ioctl::{ioctl, opcode, Opcode, Setter, Updater},
-    mm::{mmap_anonymous, userfaultfd, MapFlags, ProtFlags, UserfaultfdFlags},
+    ioctl::{ioctl, opcode, Opcode, Setter},
 };
 use std::{
     fs::File,
     io,
-    mem::ManuallyDrop,
+    mem::{self, ManuallyDrop},
     os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     process::ExitCode,
-    ptr,
     sync::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         Arc,
@@ -202,37 +201,10 @@ fn close(device: &Device) -> Result<(), Errno> {
 
 /// Starts a thread whose request waits for a page that nobody provides, and waits until it does.
 fn block(region: &Region) -> Result<(), Errno> {
-    /// `struct uffdio_api { api, features, ioctls }` and `UFFDIO_API`.
-    const API: Opcode = opcode::read_write::<[u64; 3]>(0xaa, 0x3f);
-    const API_VERSION: u64 = 0xaa;
-    /// `struct uffdio_register { start, len, mode, ioctls }` and `UFFDIO_REGISTER`.
-    const REGISTER: Opcode = opcode::read_write::<[u64; 4]>(0xaa, 0x00);
-    const MISSING: u64 = 1;
-    const LEN: usize = 4096;
-    const LIMIT: Timespec = Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
+    const LIMIT: Duration = Duration::from_secs(10);
 
-    // SAFETY: A new mapping, where the kernel likes; it stays until the process ends.
-    let page = unsafe {
-        mmap_anonymous(
-            ptr::null_mut(),
-            LEN,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
-    }?;
-    let page = page.expose_provenance() as u64;
-    // SAFETY: Only the page above is registered, and nobody else uses it.
-    let uffd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }?;
-    let mut api = [API_VERSION, 0, 0];
-    let mut register = [page, LEN as u64, MISSING, 0];
-    // SAFETY: The arrays are the structures of the kernel's header.
-    unsafe {
-        ioctl(&uffd, Updater::<API, _>::new(&mut api))?;
-        ioctl(&uffd, Updater::<REGISTER, _>::new(&mut register))?;
-    }
+    let missing = Missing::page()?;
+    let page = missing.addr();
     let region = region.clone();
     thread::spawn(move || {
         let block = Request::block(BAR, 0, page, 64);
@@ -240,14 +212,12 @@ fn block(region: &Region) -> Result<(), Errno> {
         let result: Result<(), RequestError> = unsafe { region.request(&block) };
         println!("unblocked {result:?}");
     });
-    match poll(&mut [PollFd::new(&uffd, PollFlags::IN)], Some(&LIMIT))? {
-        0 => Err(Errno::TIMEDOUT),
-        _ => {
-            // It stays as it is: closing it would let the request go on.
-            std::mem::forget(uffd);
-            Ok(())
-        }
+    if !missing.is_wanted(LIMIT) {
+        return Err(Errno::TIMEDOUT);
     }
+    // It stays as it is: without it the request would go on.
+    mem::forget(missing);
+    Ok(())
 }
 
 fn errno(error: Error) -> i32 {

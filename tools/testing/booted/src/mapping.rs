@@ -10,14 +10,13 @@ use rustix::{
     },
 };
 use std::{os::fd::AsFd, ptr};
-use vfio_zpci_io::abi;
 
 /// Size of a page of s390x.
-pub(crate) const PAGE: usize = abi::PAGE_SIZE;
+pub const PAGE: usize = 4096;
 
 /// A mapping of its own, which ends with the value.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     start: *mut u8,
     len: usize,
 }
@@ -80,7 +79,8 @@ impl Mapping {
         Self { start, len }
     }
 
-    pub fn len(&self) -> usize {
+    /// In bytes.
+    pub fn size(&self) -> usize {
         self.len
     }
 
@@ -152,4 +152,4 @@ impl Mapping {
     }
 }
 
-pub(crate) const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
+pub const READ_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
