@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests in the booted host share beside KTAP: memory that the kernel reads and writes by its
-//! address.
+//! What the tests in the booted host share beside KTAP: what the kernel says, which instructions the
+//! driver issues, and memory that the kernel reads and writes by its address.
 
+pub mod kernel_log;
 mod mapping;
 mod missing;
+pub mod trace;
 
 pub use mapping::{Mapping, PAGE, READ_WRITE};
 pub use missing::Missing;

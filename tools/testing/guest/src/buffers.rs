@@ -14,6 +14,7 @@ use crate::{
     vmm::{self, Monitor, Starting},
     Outcome, Step,
 };
+use booted::kernel_log;
 use std::{
     fs,
     process::Child,
@@ -224,7 +225,7 @@ impl Shared {
 
 /// What the kernel has said about functions in error.
 fn errors() -> Result<Vec<String>, Failure> {
-    let log = host::kernel_log().context("the kernel's log")?;
+    let log = kernel_log::so_far().context("the kernel's log")?;
     Ok(log
         .into_iter()
         .filter(|line| line.contains("reports an error"))

@@ -3,12 +3,12 @@
 //! The machine we run on, be it the host or the guest: its functions, interrupts, trace.
 
 use crate::failure::{ensure, Context, Failure};
-use rustix::fs::OFlags;
+use booted::{
+    kernel_log,
+    trace::{self, Issued},
+};
 use std::{
-    fmt,
-    fs::{self, File},
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::Path,
     process::{Child, Command},
     thread,
@@ -16,14 +16,12 @@ use std::{
 };
 use vfio_zpci_io::sysfs::Function;
 
-/// The function that goes to the guest, and what the driver's tracepoint calls it.
+/// The function that goes to the guest.
 pub(crate) const ADDRESS: &str = "0002:00:00.0";
-const FID: &str = "fid=00000020";
+const FID: u32 = 0x20;
 /// The one that it can reach: the host's own, or another guest's.
 pub(crate) const OTHER_ADDRESS: &str = "0003:00:00.0";
 const SLOT: &str = "/sys/bus/pci/slots/00000020/power";
-
-const TRACING: &str = "/sys/kernel/tracing";
 
 /// A machine under emulation, in a machine under emulation, takes its time. What takes longer
 /// than this hangs.
@@ -66,31 +64,11 @@ pub(crate) fn ism_devices(count: usize) -> io::Result<Vec<String>> {
 /// How many ISM devices SMC has, as the kernel's log says.
 fn smc_devices() -> io::Result<usize> {
     let mut count = 0_usize;
-    for line in kernel_log()? {
+    for line in kernel_log::so_far()? {
         count += usize::from(line.contains("smc: adding smcd device"));
         count -= usize::from(line.contains("smc: removing smcd device")).min(count);
     }
     Ok(count)
-}
-
-/// What the kernel has said so far.
-pub(crate) fn kernel_log() -> io::Result<Vec<String>> {
-    let mut log = File::options()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits() as i32)
-        .open("/dev/kmsg")?;
-    let mut records = Vec::new();
-    // A read returns one record.
-    let mut record = [0; 8192];
-    loop {
-        match log.read(&mut record) {
-            Ok(length) => {
-                records.push(String::from_utf8_lossy(&record[..length]).into_owned());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(records),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// How many interrupts PCI functions have caused.
@@ -148,68 +126,27 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), Failure> {
     })
 }
 
-/// An instruction that the driver has issued for the guest.
-pub(crate) struct Instruction {
-    name: String,
-    bar: String,
-    offset: String,
-    len: String,
-    cc: String,
-}
-
-impl fmt::Display for Instruction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            bar,
-            offset,
-            len,
-            cc,
-        } = self;
-        write!(f, "{name} bar {bar} offset {offset} len {len} result {cc}")
-    }
-}
-
-impl Instruction {
-    /// From a line of the driver's tracepoint, if it is about the function of the guest.
-    fn parse(line: &str) -> Option<Self> {
-        let (_, event) = line.split_once("zpci_vfio_pci_insn: ")?;
-        if !event.starts_with(FID) {
-            return None;
-        }
-        let field = |name: &str| {
-            let mut words = event.split_whitespace();
-            words.find_map(|word| word.strip_prefix(name).map(str::to_string))
-        };
-        Some(Self {
-            name: event.split_whitespace().nth(1)?.to_string(),
-            bar: field("as=")?,
-            offset: field("offset=")?,
-            len: field("len=")?,
-            cc: field("cc=")?,
-        })
-    }
-}
-
 /// Has the kernel record the driver's instructions.
 pub(crate) fn trace() -> Result<(), Failure> {
-    let event = format!("{TRACING}/events/zpci_vfio_pci/zpci_vfio_pci_insn/enable");
-    write(&format!("{TRACING}/buffer_size_kb"), "16384")?;
-    write(&event, "1")
+    trace::start().context("tracing")
 }
 
-/// What it has recorded since then. None must be lost.
-pub(crate) fn instructions() -> Result<Vec<Instruction>, Failure> {
-    let text = read(&format!("{TRACING}/trace"))?;
-    let entries = text
-        .lines()
-        .find_map(|line| line.strip_prefix("# entries-in-buffer/entries-written: "))
-        .and_then(|rest| rest.split_whitespace().next()?.split_once('/'));
-    ensure(
-        entries.is_some_and(|(kept, written)| kept == written),
-        || format!("the trace is not complete: {entries:?}"),
-    )?;
-    Ok(text.lines().filter_map(Instruction::parse).collect())
+/// The instructions that the driver has issued since then for the guest, in the words of a
+/// [request](crate::vmm::Request).
+pub(crate) fn instructions() -> Result<Vec<String>, Failure> {
+    let issued = trace::issued().context("tracing")?;
+    let ours = issued.iter().filter(|issued| issued.fid == FID);
+    let words = |Issued {
+                     name,
+                     space,
+                     offset,
+                     len,
+                     cc,
+                     ..
+                 }: &Issued| {
+        format!("{name} bar {space} offset {offset:#x} len {len} result {cc}")
+    };
+    Ok(ours.map(words).collect())
 }
 
 pub(crate) fn read(path: &str) -> Result<String, Failure> {

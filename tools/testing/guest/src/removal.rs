@@ -111,8 +111,8 @@ fn requests(_: &mut Chain) -> Outcome {
         )
     })?;
     for (request, instruction) in requests.iter().zip(&instructions) {
-        let (request, instruction) = (request.to_string(), instruction.to_string());
-        ensure(request == instruction, || {
+        let request = request.to_string();
+        ensure(request == *instruction, || {
             format!("request {request}, instruction {instruction}")
         })?;
     }

@@ -383,7 +383,7 @@ pub(crate) fn requests(place: &Place) -> Result<Vec<Request>, Failure> {
     Ok(trace.lines().filter_map(Request::parse).collect())
 }
 
-/// In the same words as an [instruction](host::Instruction).
+/// In the same words as an [instruction](host::instructions).
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -11,7 +11,6 @@ mod calls;
 mod client;
 mod generic;
 mod ism;
-mod kernel_log;
 mod machine;
 mod refused;
 mod region;

@@ -5,8 +5,9 @@
 use crate::{
     ism::{self, pattern, Bars, Buffer},
     machine::{self, ism::GIDS, ism::PAIR, Region},
-    trace::{self, Issued},
+    trace,
 };
+use booted::trace::Issued;
 use ktap::{test, Outcome, Test};
 use rustix::io::Errno;
 use vfio_zpci_io::{

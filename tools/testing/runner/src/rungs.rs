@@ -157,7 +157,15 @@ const RUNGS: &[Rung] = &[
         name: "host",
         seconds: 45,
         skips: &[],
-        kind: Kind::Cargo(&["request", "lease", "vfio-zpci-io", "zpci-io", "runner"]),
+        kind: Kind::Cargo(&[
+            "request",
+            "lease",
+            "booted",
+            "lifecycle-test",
+            "vfio-zpci-io",
+            "zpci-io",
+            "runner",
+        ]),
     },
     Rung {
         name: "model",
