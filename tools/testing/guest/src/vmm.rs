@@ -238,7 +238,8 @@ pub(crate) fn kill(process: &mut Child) -> Result<(), Failure> {
 
 /// Waits until a process has ended.
 pub(crate) fn wait(process: &mut Child) -> Result<ExitStatus, Failure> {
-    host::wait_for("the end of the process", LIMIT, || process.try_wait()).context("waiting")
+    let status = booted::end_of(process, LIMIT).context("waiting")?;
+    status.ok_or_else(|| Failure::Wrong(format!("the process has not ended within {LIMIT:?}")))
 }
 
 /// A QEMU that is killed if something else fails.

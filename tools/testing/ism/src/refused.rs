@@ -6,14 +6,13 @@ use crate::{
     machine::{function, ism, nvme, Region},
     trace,
 };
-use booted::{kernel_log, trace::Issued};
+use booted::{end_of, kernel_log, trace::Issued};
 use ktap::{note, test, Outcome, Test};
 use rustix::io::Errno;
 use std::{
     env, fs,
     io::{BufRead, BufReader},
     process::{Child, ChildStdout, Command, ExitCode, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 use vfio_zpci_io::abi::Request;
@@ -327,14 +326,7 @@ impl Sender {
     }
 
     fn ends(&mut self, limit: Duration) -> bool {
-        let start = Instant::now();
-        while self.child.try_wait().expect("its state").is_none() {
-            if start.elapsed() >= limit {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        true
+        end_of(&mut self.child, limit).expect("its state").is_some()
     }
 }
 

@@ -5,10 +5,7 @@
 //!
 //! A child is another process in every respect: it inherits no file but its pipes.
 
-use rustix::{
-    event::{poll, PollFd, PollFlags, Timespec},
-    process::{pidfd_open, Pid, PidfdFlags},
-};
+use booted::end_of;
 use std::{
     io::{BufRead, BufReader, Write},
     process::{ChildStdin, Command, ExitStatus, Stdio},
@@ -152,11 +149,5 @@ pub(crate) fn bury(limit: Duration) -> bool {
 }
 
 fn wait(process: &mut std::process::Child, limit: Duration) -> Option<ExitStatus> {
-    let timeout = Timespec::try_from(limit).expect("a limit");
-    let pid = Pid::from_child(process);
-    if let Ok(None) = process.try_wait() {
-        let ended = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
-        poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&timeout)).expect("poll");
-    }
-    process.try_wait().expect("wait")
+    end_of(process, limit).expect("waiting for a child")
 }
