@@ -4,13 +4,14 @@
 
 use crate::{
     agent,
-    failure::{ensure, Context, Failure},
+    failure::{Context, Failure},
     host::{self, LIMIT},
     smc,
 };
+use serde_json::{json, Value};
 use std::{
     fmt, fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
@@ -164,7 +165,7 @@ impl Vmm {
         listener.set_nonblocking(true).context(step)?;
         let (questions, _) =
             starting.wait_for("the guest's agent", || match listener.accept() {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
                 other => other.map(Some),
             })?;
         questions.set_nonblocking(false).context(step)?;
@@ -210,12 +211,12 @@ impl Vmm {
             .add(&format!("{FUNCTION},host={}", self.place.function))
     }
 
-    /// Whether QEMU has no such device any more.
+    /// Whether QEMU still has something of it.
     pub fn has_function(&mut self) -> Result<bool, Failure> {
-        let devices = self
-            .monitor
-            .call(r#"{"execute":"qom-list","arguments":{"path":"/machine/peripheral"}}"#)?;
-        Ok(devices.contains("\"ism0\"") || devices.contains("\"zpci0\""))
+        let peripheral = json!({ "path": "/machine/peripheral" });
+        let devices = self.monitor.call("qom-list", peripheral)?;
+        let mut devices = devices.as_array().into_iter().flatten();
+        Ok(devices.any(|device| device["name"] == "ism0" || device["name"] == "zpci0"))
     }
 
     /// Has the guest shut itself down, and returns how QEMU ended.
@@ -261,12 +262,12 @@ impl Starting {
     pub fn wait_for<T>(
         &mut self,
         what: &str,
-        mut look: impl FnMut() -> std::io::Result<Option<T>>,
+        mut look: impl FnMut() -> io::Result<Option<T>>,
     ) -> Result<T, Failure> {
         let process = &mut self.process;
         let waited = host::wait_for(what, BOOT, || {
             if let Some(Some(status)) = process.as_mut().map(Child::try_wait).transpose()? {
-                return Err(std::io::Error::other(format!("QEMU ended with {status}")));
+                return Err(io::Error::other(format!("QEMU ended with {status}")));
             }
             look()
         });
@@ -311,61 +312,56 @@ impl Monitor {
         let replies = BufReader::new(requests.try_clone().context(step)?);
         let mut monitor = Self { requests, replies };
         // It greets first.
-        let mut greeting = String::new();
-        monitor.replies.read_line(&mut greeting).context(step)?;
+        monitor.reply().context(step)?;
         monitor.execute("qmp_capabilities")?;
         Ok(monitor)
     }
 
-    fn request(&mut self, request: &str) -> std::io::Result<String> {
-        self.requests.write_all(format!("{request}\n").as_bytes())?;
+    /// Executes a command that takes no arguments.
+    pub fn execute(&mut self, command: &str) -> Result<Value, Failure> {
+        self.call(command, json!({}))
+    }
+
+    /// Executes a command, and returns what it returns.
+    fn call(&mut self, command: &str, arguments: Value) -> Result<Value, Failure> {
+        let request = json!({ "execute": command, "arguments": arguments });
+        let step = "QEMU's monitor";
+        let line = format!("{request}\n");
+        self.requests.write_all(line.as_bytes()).context(step)?;
         loop {
-            let mut line = String::new();
-            if self.replies.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            let mut reply = self.reply().context(step)?;
+            if let Some(error) = reply.get("error") {
+                return Err(Failure::Wrong(format!("{step}: {command}: {error}")));
             }
             // There are events in between.
-            if line.contains("\"return\":") || line.contains("\"error\":") {
-                return Ok(line);
+            if let Some(value) = reply.get_mut("return") {
+                return Ok(value.take());
             }
         }
     }
 
-    /// Executes a command that takes no arguments.
-    pub fn execute(&mut self, command: &str) -> Result<String, Failure> {
-        self.call(&format!(r#"{{"execute":"{command}"}}"#))
-    }
-
-    fn call(&mut self, request: &str) -> Result<String, Failure> {
-        let reply = self.request(request).context("QEMU's monitor")?;
-        ensure(reply.contains("\"return\":"), || {
-            format!("QEMU's monitor: {}", reply.trim_end())
-        })?;
-        Ok(reply)
+    /// The next that it says.
+    fn reply(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        self.replies.read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
     }
 
     /// Removes a device, or has the guest asked for it.
     pub fn remove(&mut self, id: &str) -> Result<(), Failure> {
-        let request = format!(r#"{{"execute":"device_del","arguments":{{"id":"{id}"}}}}"#);
-        self.call(&request).map(|_| ())
+        self.call("device_del", json!({ "id": id })).map(drop)
     }
 
     /// Adds a device that is described as on the command line.
     fn add(&mut self, device: &str) -> Result<(), Failure> {
         let (driver, properties) = device.split_once(',').unwrap_or((device, ""));
-        let mut arguments = format!(r#""driver":"{driver}""#);
+        let mut arguments = json!({ "driver": driver });
         for property in properties.split(',') {
             let (name, value) = property.split_once('=').unwrap_or((property, ""));
             // Numbers are not strings here.
-            let quote = if value.parse::<u32>().is_ok() {
-                ""
-            } else {
-                "\""
-            };
-            arguments += &format!(r#","{name}":{quote}{value}{quote}"#);
+            arguments[name] = value.parse::<u32>().map_or(value.into(), Value::from);
         }
-        let request = format!(r#"{{"execute":"device_add","arguments":{{{arguments}}}}}"#);
-        self.call(&request).map(|_| ())
+        self.call("device_add", arguments).map(drop)
     }
 }
 

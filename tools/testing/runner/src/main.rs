@@ -370,11 +370,11 @@ fn wrapper(cache: &Cache, tree: &Path, program: &str) -> Result<PathBuf> {
     let dir = cache.path(format!("bin-{}", cache::key(tree)));
     let path = dir.join(program);
     let part = dir.join(cache::unique());
-    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let quoted = |path: &Path| vm::quoted(&path.display().to_string());
     let text = format!(
         "#!/bin/sh\nexport ZPCI_CACHE={}\nexec {} run {program} \"$@\"\n",
-        quote(cache.dir()),
-        quote(&tree.join("scripts/toolchain")),
+        quoted(cache.dir())?,
+        quoted(&tree.join("scripts/toolchain"))?,
     );
     fs::create_dir_all(&dir)
         .and_then(|()| fs::write(&part, text))

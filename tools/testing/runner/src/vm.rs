@@ -470,29 +470,21 @@ fn parse_report(bytes: &[u8]) -> std::result::Result<Report, String> {
     Ok(report)
 }
 
+/// One word of the shell.
+pub fn quoted(word: &str) -> Result<String> {
+    let quoted = shlex::try_quote(word).map_err(io::Error::other);
+    Ok(quoted.context(word)?.into_owned())
+}
+
 /// Divides a variable into words as a shell does, with quotes and backslashes.
 fn split(variable: &str, text: &str) -> Result<Vec<String>> {
-    let mut words = Vec::new();
-    let mut word = None::<String>;
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (c, quote) {
-            (_, Some(q)) if c == q => quote = None,
-            ('\'' | '"', None) => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
-            (_, None) if c.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err(Error::new(variable, "a quote is not closed", ""));
-    }
-    words.extend(word);
-    Ok(words)
+    shlex::split(text).ok_or_else(|| {
+        Error::new(
+            variable,
+            "a quote is not closed, or nothing follows a backslash",
+            "",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -580,6 +572,14 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_a_word_of_the_shell() {
+        let name = "the guest's \"other\" $HOME";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("printf %s {}", quoted(name).unwrap())]);
+        assert_eq!(shell.output().unwrap().stdout, name.as_bytes());
+    }
+
+    #[test]
     fn words() {
         let words = |text| split("X", text).unwrap();
         assert_eq!(
@@ -588,5 +588,6 @@ mod tests {
         );
         assert_eq!(words(""), [""; 0]);
         assert!(split("X", "a 'b").is_err());
+        assert!(split("X", "a\\").is_err());
     }
 }
