@@ -84,11 +84,7 @@ fn mended_by_reset(threads: usize) -> Outcome {
         vmm.issue(20).all_ok("requests after the reset");
         vmm.no_dma();
     }
-    let requests = vmm.stop();
-    println!("# requests: {requests:#}");
-    refused(&requests, requests.failures());
-    vmm.exit();
-    Ok(())
+    finish(vmm)
 }
 
 /// The host holds the device lock while it tells the VMM and recovers the function: requests that
@@ -101,6 +97,11 @@ fn mended_by_host(threads: usize) -> Outcome {
         vmm.error(LIMIT).all_ok("requests after the report");
         vmm.no_dma();
     }
+    finish(vmm)
+}
+
+/// Ends the VMM: whatever requests of its threads have failed, the function refused them.
+fn finish(mut vmm: Vmm) -> Outcome {
     let requests = vmm.stop();
     println!("# requests: {requests:#}");
     refused(&requests, requests.failures());
