@@ -2,6 +2,17 @@
 
 //! Builds an s390x host with our module, boots it under emulation, and runs a command, the
 //! demonstration or the tests in it. Results go to standard output, all else to standard error.
+//!
+//! Documentation/glossary.rst has the words. Where to look:
+//!
+//! - What is built, and kept in the [`cache`]: sources ([`source`]), [`kernel`] and [`module`], the disk of
+//!   the host with what is on it ([`guest`], [`cpio`], [`cross`]), QEMU ([`patched`]), [`packages`].
+//! - A boot: [`vm`], with the machine that [`qemu`] describes; what its kernel complains of ([`kernlog`]).
+//! - The tests: [`rungs`], and what some of them are made of: [`bare`], [`fuzz`], [`chain`],
+//!   [`conformance`], [`emulator`]. Their results are KTAP ([`ktap`]).
+//! - What runs the same tests on something else: [`mutants`], [`matrix`], [`upstream`].
+//! - What is measured: [`bench`].
+//! - What documents say, compared with what is there: `promises` and `repeated`, tests of the rung `host`.
 
 mod bare;
 mod bench;
