@@ -29,6 +29,7 @@ mod kconfig;
 mod kernel;
 mod kernlog;
 mod ktap;
+mod lanes;
 mod matrix;
 mod module;
 mod mutants;
@@ -41,6 +42,7 @@ mod promises;
 mod qemu;
 #[cfg(test)]
 mod repeated;
+mod results;
 mod rungs;
 mod source;
 mod steps;

@@ -54,7 +54,7 @@ const SOURCES: &[(&str, &[&str])] = &[
 ];
 
 /// The tests that every boot is good for.
-const RUNNERS: &str = "tools/testing/runner/src/rungs.rs";
+const RUNNERS: &str = "tools/testing/runner/src/rungs/checks.rs";
 
 /// One row.
 struct Promise {

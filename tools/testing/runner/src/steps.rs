@@ -14,7 +14,7 @@ use crate::{
     error::{Context, Result},
     ktap::{self, Counts, Test},
     progress,
-    rungs::{self, Both},
+    results::{self, Both},
 };
 
 pub struct Steps {
@@ -32,7 +32,7 @@ struct Step {
 impl Steps {
     /// Begins the document, which has as many tests as there are steps.
     pub fn new(cache: &Cache, plan: usize) -> Result<Self> {
-        let results = rungs::results_dir(cache)?;
+        let results = results::dir(cache)?;
         let path = results.join("results.ktap");
         let file = File::create(&path).context(format!("writing {}", path.display()))?;
         let mut out = Both(file);
