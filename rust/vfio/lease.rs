@@ -294,7 +294,11 @@ pub(crate) struct Inside<'a> {
 impl Inside<'_> {
     /// Checks, in debug builds, what the type invariant says: called where an instruction is
     /// issued, it catches whoever breaks the scheme elsewhere.
-    #[inline]
+    ///
+    /// With a body it must not be inlined into a module: what a warning refers to lies in the crate
+    /// that it is written in, which may be too far away for a relocation of the module.
+    #[cfg_attr(CONFIG_ZPCI_VFIO_PCI_DEBUG, inline(never))]
+    #[cfg_attr(not(CONFIG_ZPCI_VFIO_PCI_DEBUG), inline)]
     pub(crate) fn debug_check(&self) {
         #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
         {
