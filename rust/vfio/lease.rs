@@ -286,6 +286,10 @@ impl Lease {
 ///
 /// This task is counted in `lease`, so `lock` is held by it, by a leader that waits for it, or by
 /// `remove()`, which waits for the file through which it came.
+#[cfg_attr(
+    not(CONFIG_ZPCI_VFIO_PCI_DEBUG),
+    expect(dead_code, reason = "only the debug check looks at them")
+)]
 pub(crate) struct Inside<'a> {
     lease: &'a Lease,
     lock: DeviceLock<'a>,
