@@ -345,9 +345,11 @@ fn paths(tree: &Path, flavour: Flavour) -> Result<u8> {
     Ok(0)
 }
 
-/// `clippy`: the module with everything that is compiled for tests, then user space.
+/// `clippy`: the module as it is for users, and with everything that is compiled for tests; then user space.
 fn clippy(tree: &Path) -> Result<u8> {
-    analyze(tree, Flavour::Debug, |module, cache| module.clippy(cache))?;
+    for flavour in [Flavour::Release, Flavour::Debug] {
+        analyze(tree, flavour, |module, cache| module.clippy(cache))?;
+    }
     let status = Command::new("cargo")
         .args([
             "clippy",

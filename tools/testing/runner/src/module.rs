@@ -93,12 +93,17 @@ impl<'a> Module<'a> {
         let text = fs::read_to_string(&log).context(format!("reading {}", log.display()))?;
         let warnings = warnings(&text);
         if warnings.is_empty() {
-            return Ok("module: no warnings".into());
+            let flavour = self.kernel.flavour.name();
+            return Ok(format!("module ({flavour}): no warnings"));
         }
         eprintln!("{}", warnings.join("\n\n"));
         Err(Error::new(
             "clippy",
-            format!("{} warnings in the module", warnings.len()),
+            format!(
+                "{} warnings in the module ({})",
+                warnings.len(),
+                self.kernel.flavour.name()
+            ),
             "",
         ))
     }
