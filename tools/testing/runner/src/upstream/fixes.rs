@@ -18,8 +18,9 @@ use crate::{
 /// How often a function is reset to see how much the kernel has to say.
 const RESETS: usize = 100;
 
-/// Resets a function of `vfio-pci`, and takes it away and gives it back.
+/// Runs the unit tests of netlink, resets a function of `vfio-pci`, and takes it away and gives it back.
 const COMMAND: &str = r#"
+echo 1 >/sys/kernel/debug/kunit/rust_netlink/run || exit
 modprobe vfio-pci || exit
 device=/sys/bus/pci/devices/0001:00:00.0
 echo vfio-pci >$device/driver_override
@@ -61,7 +62,7 @@ fn defects(cache: &Cache, guest: &Guest, tree: &Path) -> Result<[(&'static str, 
     let [before, after] = output.lines().collect::<Vec<_>>()[..] else {
         return Err(Error::new(STEP, format!("strange output: {output}"), ""));
     };
-    let suites = ktap::parse(&outcome.console);
+    let suites = ktap::parse(&outcome.since_command);
     let Some(netlink) = suites.iter().find(|suite| suite.name == "rust_netlink") else {
         return Err(Error::new(STEP, "KUnit did not run rust_netlink", ""));
     };

@@ -16,7 +16,7 @@ use crate::{
     guest::Guest,
     kconfig,
     kernel::{self, Compiler, Flavour, Kernel, Origin},
-    ktap::{self, Test},
+    ktap::Test,
     module, progress,
     rungs::Rung,
     steps::Steps,
@@ -47,13 +47,7 @@ pub fn test(tree: &Path) -> Result<u8> {
     steps.take("each patch builds, as a module", || trial.build_each())?;
     let guest = Guest::of(&cache, trial.kernel(), tree);
     for name in RUNGS {
-        steps.take(name, || {
-            let tests = climb(name, &guest)?;
-            match *name {
-                "kunit" => with_suites(tests, tree, &results),
-                _ => Ok(tests),
-            }
-        })?;
+        steps.take(name, || climb(name, &guest))?;
     }
     steps.take("defects of the kernel", || {
         fixes::look(&cache, &guest?, tree, true)
@@ -68,31 +62,6 @@ pub fn test(tree: &Path) -> Result<u8> {
     let guest = Guest::of(&cache, trial.kernel(), tree);
     steps.take("region, built in", || climb("region", &guest))?;
     steps.end()
-}
-
-/// Adds what the suites of the kernel crate said, which run when the kernel boots.
-fn with_suites(mut tests: Vec<Test>, tree: &Path, results: &Path) -> Result<Vec<Test>> {
-    let console = results.join("kunit.console");
-    let step = || format!("reading {}", console.display());
-    let console = fs::read(&console).context(step())?;
-    let mut found = ktap::parse(&String::from_utf8_lossy(&console));
-    for dir in ["rust/vfio", "drivers/vfio/pci/zpci"] {
-        for (path, meta) in cache::walk(&tree.join(dir)).context(step())? {
-            if !meta.is_file() {
-                continue;
-            }
-            let text = fs::read_to_string(&path).context(step())?;
-            let Some((_, rest)) = text.split_once("#[kunit_tests(") else {
-                continue;
-            };
-            let (suite, _) = rest.split_once(')').unwrap_or_default();
-            tests.push(match found.iter().position(|test| test.name == suite) {
-                Some(at) => found.swap_remove(at),
-                None => Test::failed(suite, "this suite did not run"),
-            });
-        }
-    }
-    Ok(tests)
 }
 
 /// A copy of the kernel's source to which the series is applied, and what is built from it.
