@@ -45,7 +45,7 @@ echo 0001:00:00.0 >/sys/bus/pci/drivers_probe
 /kernfs-readdir "/dev/vfio/devices/$(ls vfio-dev)" &
 while kill -0 $! 2>/dev/null; do
 	sleep 1
-	if dmesg | grep -q kernfs_add_one; then
+	if dmesg | grep -q 'rw-semaphore likely owned by task kernfs-readdir'; then
 		echo stopped
 		sleep 1
 		echo b >/proc/sysrq-trigger
