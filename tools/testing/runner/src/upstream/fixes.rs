@@ -12,19 +12,31 @@ use crate::{
     kernel::Flavour,
     ktap::{self, Test},
     progress,
+    qemu::{self, Hardware},
     vm::{self, Machine},
 };
 
 /// How often a function is reset to see how much the kernel has to say.
 const RESETS: usize = 100;
 
-/// Runs the unit tests of netlink, resets a function of `vfio-pci`, and takes it away and gives it back.
+/// A suite that skips its tests for as long as there are no drivers to compare.
+const SKIPS: &str = "zpci_vfio_pci_driver";
+
+/// Runs the unit tests of netlink, and those that skip themselves before and after they have what they want.
+/// Resets a function of `vfio-pci`, and takes it away and gives it back.
 const COMMAND: &str = r#"
-echo 1 >/sys/kernel/debug/kunit/rust_netlink/run || exit
-modprobe vfio-pci || exit
+run() { echo 1 >/sys/kernel/debug/kunit/$1/run; }
+bind() {
+	echo $2 >/sys/bus/pci/devices/$1/driver_override
+	echo $1 >/sys/bus/pci/drivers_probe
+}
+run rust_netlink || exit
+run zpci_vfio_pci_driver || exit
+modprobe -a vfio-pci zpci-vfio-pci || exit
+bind 0001:00:00.0 vfio-pci
+bind 0004:00:00.0 zpci_vfio_pci
+run zpci_vfio_pci_driver || exit
 device=/sys/bus/pci/devices/0001:00:00.0
-echo vfio-pci >$device/driver_override
-echo 0001:00:00.0 >/sys/bus/pci/drivers_probe
 for i in $(seq 100); do
 	echo 1 >$device/reset || exit
 done
@@ -55,9 +67,10 @@ wait $!
 "#;
 
 /// Each defect, by the name of its fix, and whether this host has it.
-fn defects(cache: &Cache, guest: &Guest, tree: &Path) -> Result<[(&'static str, bool); 4]> {
+fn defects(cache: &Cache, guest: &Guest, tree: &Path) -> Result<[(&'static str, bool); 5]> {
     const STEP: &str = "looking for defects";
-    let machine = Machine::from_env(Flavour::Release, "600")?;
+    let mut machine = Machine::from_env(Flavour::Release, "600")?;
+    machine.hardware = Hardware::stock(&[qemu::NVME, qemu::DISK]);
     let (output, outcome) = vm::succeed(cache, guest, &machine, COMMAND)?;
     let [before, after] = output.lines().collect::<Vec<_>>()[..] else {
         return Err(Error::new(STEP, format!("strange output: {output}"), ""));
@@ -66,12 +79,19 @@ fn defects(cache: &Cache, guest: &Guest, tree: &Path) -> Result<[(&'static str, 
     let Some(netlink) = suites.iter().find(|suite| suite.name == "rust_netlink") else {
         return Err(Error::new(STEP, "KUnit did not run rust_netlink", ""));
     };
+    let skipped = suites.iter().filter(|suite| suite.name == SKIPS);
+    let skipped: Vec<_> = skipped.map(|suite| suite.counts().skipped > 0).collect();
+    let [true, skips_again] = skipped[..] else {
+        let reason = format!("KUnit ran {SKIPS} otherwise than wanted: {skipped:?}");
+        return Err(Error::new(STEP, reason, ""));
+    };
     let messages = outcome.since_command.matches(": resetting").count();
     Ok([
         (
             "kernfs-readdir-fault",
             stops_sysfs(cache, guest, tree, machine)?,
         ),
+        ("kunit-run-again", skips_again),
         ("netlink-big-endian", netlink.counts().failed > 0),
         ("pci-reset-messages", messages == RESETS),
         ("s390-hotplug-reset-method", before != after),
