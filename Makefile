@@ -74,6 +74,9 @@ test: ## run the tests; T='host region' selects; LONG=1 also the long ones (hour
 test-lifecycle: ## what the host does to a function in use; LONG=1 does it a thousand times, for hours
 	@$(runner) test lifecycle
 
+test-cycles: ## take a function away and give it back, hundreds of times: does the kernel keep memory?
+	@$(runner) test cycles
+
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 

@@ -38,6 +38,7 @@ const SOURCES: &[(&str, &[&str])] = &[
     ("lifecycle", &["tools/testing/lifecycle/src", RUNNERS]),
     ("unmediated", &["tools/testing/lifecycle/src"]),
     ("contention", &["tools/testing/lifecycle/src"]),
+    ("cycles", &["tools/testing/lifecycle/src"]),
     ("ism", &["tools/testing/ism/src", RUNNERS]),
     (
         "bare",

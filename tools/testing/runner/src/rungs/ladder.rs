@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     boot::Files,
-    table::RUNGS,
+    table::{self, RUNGS},
     Kind,
     Rung, //
 };
@@ -26,7 +26,7 @@ use crate::{
     progress, results,
 };
 
-/// Runs the named rungs, or all, and returns the exit code.
+/// Runs the named rungs, or those of `make test`, and returns the exit code.
 pub fn test(tree: &Path, names: &[&str]) -> Result<u8> {
     let rungs = choose(names)?;
     let cache = Cache::open()?;
@@ -101,17 +101,18 @@ fn build(cache: &Cache, tree: &Path, rungs: &[&Rung]) -> Result<()> {
 
 fn choose(names: &[&str]) -> Result<Vec<&'static Rung>> {
     if let Some(unknown) = names.iter().find(|name| Rung::named(name).is_none()) {
-        let known: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+        let known: Vec<_> = table::all().map(|rung| rung.name).collect();
         return Err(Error::new(
             "test",
             format!("there is no rung '{unknown}'"),
             format!("The rungs are: {}", known.join(" ")),
         ));
     }
-    Ok(RUNGS
-        .iter()
-        .filter(|rung| names.is_empty() || names.contains(&rung.name))
-        .collect())
+    if names.is_empty() {
+        return Ok(RUNGS.iter().collect());
+    }
+    let is_named = |rung: &&Rung| names.contains(&rung.name);
+    Ok(table::all().filter(is_named).collect())
 }
 
 #[cfg(test)]
@@ -122,6 +123,7 @@ mod tests {
     fn rungs_are_chosen_by_name() {
         assert_eq!(choose(&[]).unwrap().len(), RUNGS.len());
         assert_eq!(choose(&["region"]).unwrap()[0].name, "region");
+        assert_eq!(choose(&["cycles"]).unwrap().len(), 1);
         assert!(choose(&["no such rung"]).is_err());
     }
 }

@@ -32,7 +32,7 @@ set -- /sys/kernel/debug/kunit/zpci_vfio_pci_*/run
 printf 'KTAP version 1\n1..%s\n' $# >/dev/kmsg
 for run; do echo 1 >$run || exit; done";
 
-/// In the order in which they are climbed.
+/// Those of `make test`, in the order in which they are climbed.
 pub const RUNGS: &[Rung] = &[
     Rung {
         name: "host",
@@ -236,6 +236,24 @@ pub const RUNGS: &[Rung] = &[
     },
 ];
 
+/// Those that only who names them has run, for they take long.
+const ON_DEMAND: &[Rung] = &[Rung {
+    name: "cycles",
+    seconds: 1200,
+    skips: &[],
+    kind: Kind::Boot(Boot {
+        flavour: Flavour::Release,
+        command: "lifecycle-test --long",
+        only: Some("cycles"),
+        ..BOOT
+    }),
+}];
+
+/// All there are.
+pub fn all() -> impl Iterator<Item = &'static Rung> {
+    RUNGS.iter().chain(ON_DEMAND)
+}
+
 /// What is skipped, and what instead on Linux 7.2, where it is the host that recovers functions.
 pub const ON_LINUX_7_2: (&str, &str) = (
     "error, then recovery by the host",
@@ -271,7 +289,7 @@ mod tests {
             .lines()
             .map_while(|line| line.strip_prefix("| ")?.split(' ').next())
             .collect();
-        let rungs: Vec<_> = RUNGS.iter().map(|rung| rung.name).collect();
+        let rungs: Vec<_> = all().map(|rung| rung.name).collect();
         assert_eq!(named, rungs);
     }
 }
