@@ -120,6 +120,21 @@ static void translated(u32 fh, u8 space, u64 offset)
 	named(STRICT, "STPCIFC, to a page that is read-only", protected);
 }
 
+/* Instructions that do not get as far as the function, or about which it tells no more than that. */
+static void not_taken(u32 fh, u8 space, u64 offset)
+{
+	u64 value;
+
+	named(STRICT, "PCISTB, beyond the end of BAR 2", pcistb(fh, 2, 0x100000, source, 16));
+	named(STRICT, "PCISTB, to a place of BAR 0 that is none", pcistb(fh, 0, 0x3800, source, 16));
+	named(STRICT, "PCILG, from a place of BAR 0 that is none", pcilg(fh, 0, 0x3800, &value, 8));
+	config_write(fh, 4, 0x4, 2);
+	named(STRICT, "memory is disabled: PCISTB", pcistb(fh, space, offset, source, 16));
+	named(STRICT, "memory is disabled: PCILG", pcilg(fh, space, offset, &value, 8));
+	named(STRICT, "memory is disabled: PCISTG", pcistg(fh, space, offset, 0, 8));
+	config_write(fh, 4, 0x6, 2);
+}
+
 static void strict(u32 fh)
 {
 	static const u16 lens[] = {
@@ -169,8 +184,36 @@ static void strict(u32 fh)
 	load(STRICT, fh, CONFIG_SPACE, 3, 2);
 	named(STRICT, "PCILG, another function's handle", pcilg(fh ^ 0x100, 2, 0, &value, 8));
 	named(STRICT, "PCISTG, another function's handle", pcistg(fh ^ 0x100, 2, 0, 0, 8));
+	not_taken(fh, 2, 0x200);
 	in_error(fh, 2, 0x200);
 	handles(STRICT, &fh, 2, 0x200);
+}
+
+/*
+ * Functions that fail each instruction for a BAR, each in its own way.
+ */
+static const struct {
+	u32 fid;
+	const char *kind;
+} failing[] = {
+	{ 0x51, "a function that refuses" },
+	{ 0x52, "a function that is busy" },
+	{ 0x53, "a function that has gone" },
+};
+
+static int fails(u32 fid, u32 fh)
+{
+	u64 i, value;
+
+	for (i = 0; i < ARRAY_SIZE(failing); i++) {
+		if (failing[i].fid != fid)
+			continue;
+		named(failing[i].kind, "PCISTB", pcistb(fh, 2, 0x200, source, 16));
+		named(failing[i].kind, "PCILG", pcilg(fh, 2, 0x200, &value, 8));
+		named(failing[i].kind, "PCISTG", pcistg(fh, 2, 0x200, 0, 8));
+		return 1;
+	}
+	return 0;
 }
 
 /*
@@ -425,6 +468,8 @@ int main(void)
 		named("function", "PCISTB, not enabled yet", pcistb(fh, 2, 0x80, source, 16));
 		yes("function", "enabled", enable_function(&fh));
 		config_write(fh, 4, 0x6, 2);	/* memory, DMA */
+		if (fails(functions[i].fid, fh))
+			continue;
 		if (functions[i].vendor != 0x1014) {
 			strict(fh);
 		} else if (found < ARRAY_SIZE(pair)) {

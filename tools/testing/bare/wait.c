@@ -2,8 +2,8 @@
 /*
  * CPU 0 stores a block again and again, from memory that was not used before as long as there is
  * some. CPU 1 says ten times a second how long the present store takes; each line needs the console, a
- * device. When a store takes long for the second time, CPU 1 takes the function away meanwhile: it
- * disables it, or, with DECONFIGURE, deconfigures it.
+ * device. When a store takes long for the TIMESth time, if ever, CPU 1 takes the function away meanwhile:
+ * it disables it, or, with DECONFIGURE, deconfigures it.
  */
 #include "bare.h"
 
@@ -67,7 +67,7 @@ static void watch(void)
 		if (time < LONG || number == slow)
 			continue;
 		slow = number;
-		if (++times == 2)
+		if (++times == TIMES)
 			return take_away(number);
 	}
 }

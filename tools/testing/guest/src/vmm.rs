@@ -376,7 +376,12 @@ pub(crate) struct Request {
 
 /// All requests of the last QEMU there.
 pub(crate) fn requests(place: &Place) -> Result<Vec<Request>, Failure> {
-    let trace = host::read(place.trace)?;
+    traced(place.trace)
+}
+
+/// All requests in a trace of QEMU.
+pub(crate) fn traced(path: &str) -> Result<Vec<Request>, Failure> {
+    let trace = host::read(path)?;
     Ok(trace.lines().filter_map(Request::parse).collect())
 }
 

@@ -32,6 +32,11 @@ pub(crate) const STEPS: &[Step] = &[
         run: deconfigure,
     },
     Step {
+        name: "a function is busy for a guest whose request has waited for 5 s (EAGAIN)",
+        story: "Four resets, one right after the other. The guest stores again and again.",
+        run: gives_up,
+    },
+    Step {
         name: "while the memory of a request is fetched, QEMU and the guest's other processor go on",
         story: "The guest's memory is on a disk that takes seconds to read.",
         run: slow_memory,
@@ -46,6 +51,7 @@ const DISK: &str = "/dev/nvme0n1";
 
 const CONSOLE: &str = "/tmp/waiting.console";
 const MONITOR: &str = "/tmp/waiting.monitor";
+const TRACE: &str = "/tmp/waiting.trace";
 
 /// A store that takes longer waits for the reset.
 const SLOW_MS: u64 = 1000;
@@ -53,6 +59,12 @@ const SLOW_MS: u64 = 1000;
 /// How often the monitor has to answer while one store waits. It would be once, by chance, if QEMU
 /// stood still.
 const ANSWERS: usize = 3;
+
+/// So many resets in a row take longer than a request waits, even if one gets in between two of them.
+const RESETS: usize = 4;
+
+/// What QEMU says to a request that has waited too long: EAGAIN.
+const GAVE_UP: &str = "-11";
 
 /// QEMU with the guest.
 pub(crate) struct Waiting {
@@ -66,6 +78,8 @@ struct Beat {
     /// The store that the first one is about, 0 if there is none, and for how long it has been.
     store: u64,
     ms: u64,
+    /// How often a store has found the function busy so far.
+    busy: usize,
 }
 
 impl Beat {
@@ -79,6 +93,7 @@ impl Beat {
             number: number()?,
             store: number()?,
             ms: number()?,
+            busy: usize::try_from(number()?).ok()?,
         })
     }
 }
@@ -251,6 +266,37 @@ fn take_away(chain: &mut Chain, action: &str) -> Outcome {
             Err(failure)
         }
     }
+}
+
+fn gives_up(chain: &mut Chain) -> Outcome {
+    let more = ["-trace", "s390_pci_io", "-D", TRACE];
+    chain.waiting = Some(Waiting::start("/wait-on", &more)?);
+    let mut resets = Vec::new();
+    for _ in 0..RESETS {
+        resets.push(reset()?);
+    }
+    for reset in &mut resets {
+        let status = vmm::wait(reset)?;
+        ensure(status.success(), || format!("a reset: {status}"))?;
+    }
+    let waited = longest_store_ms()?;
+    let before = last_beat()?.map_or(0, |beat| beat.store);
+    let mut busy = 0;
+    wait_until("the guest stores again", || {
+        let beat = last_beat()?.filter(|beat| beat.store > before + 1);
+        busy = beat.as_ref().map_or(0, |beat| beat.busy);
+        Ok(beat.is_some())
+    })?;
+    chain.waiting.take().map_or(Ok(()), Waiting::end)?;
+    let requests = vmm::traced(TRACE)?;
+    let gave_up = requests.iter().filter(|request| request.result == GAVE_UP);
+    let gave_up = gave_up.count();
+    let found = format!(
+        "{gave_up} requests of a store that took {waited} ms have given up; the guest found the function \
+         busy {busy} times, and then it was not"
+    );
+    ensure(gave_up > 0 && gave_up == busy, || found.clone())?;
+    Ok(found)
 }
 
 fn slow_memory(chain: &mut Chain) -> Outcome {

@@ -61,8 +61,9 @@ pub fn files(
     let mut files = patched.vmm(cache)?.to_vec();
     files.extend([guest.kernel.image(), initrd]);
     for (name, main, define) in [
-        ("wait", "wait.c", ""),
-        ("wait-deconfigure", "wait.c", "-DDECONFIGURE"),
+        ("wait", "wait.c", "-DTIMES=2"),
+        ("wait-deconfigure", "wait.c", "-DTIMES=2 -DDECONFIGURE"),
+        ("wait-on", "wait.c", "-DTIMES=0"),
         ("owner", "owner.c", ""),
     ] {
         let defines: Vec<_> = define.split_whitespace().map(String::from).collect();

@@ -68,9 +68,9 @@ pub const SLOW_DISK: &[&str] = &[
     "nvme,id=nv3,serial=z4,drive=slow-disk",
 ];
 
-/// Functions that fail on purpose, see tools/testing/ism/src/machine.rs. Only the patched QEMU has
-/// them.
-pub const FAILING: &[&str] = &[
+/// Functions that fail each instruction on purpose, with condition code 1, 2 and 3. Only the patched QEMU
+/// has them.
+pub const CONDITIONS: &[&str] = &[
     "-device",
     "zpci,uid=0x51,fid=0x51,target=refuses,x-inject-cc=1,x-inject-status=8",
     "-device",
@@ -83,6 +83,11 @@ pub const FAILING: &[&str] = &[
     "zpci,uid=0x53,fid=0x53,target=gone,x-inject-cc=3",
     "-device",
     "nvme,id=gone,serial=gone,cmb_size_mb=1",
+];
+
+/// More of them, which fail now and then, or are slow, or are ISM functions, see
+/// tools/testing/ism/src/machine.rs.
+pub const FAILING: &[&str] = &[
     "-device",
     "zpci,uid=0x54,fid=0x54,target=busy2,x-inject-cc=2,x-inject-every=2",
     "-device",

@@ -188,7 +188,7 @@ pub const RUNGS: &[Rung] = &[
         skips: &[],
         kind: Kind::Boot(Boot {
             release_for_one: |_| true,
-            functions: &[qemu::NVME, qemu::ISM, qemu::FAILING],
+            functions: &[qemu::NVME, qemu::ISM, qemu::CONDITIONS, qemu::FAILING],
             command: "modprobe zpci-vfio-pci && ism-test",
             ..BOOT
         }),
@@ -199,7 +199,7 @@ pub const RUNGS: &[Rung] = &[
         skips: &[],
         kind: Kind::Boot(Boot {
             flavour: Flavour::Release,
-            functions: &[qemu::NVME, qemu::ISM],
+            functions: &[qemu::NVME, qemu::ISM, qemu::CONDITIONS],
             files: Files::Bare,
             command: bare::COMMAND,
             results: Results::Bare,
