@@ -382,6 +382,8 @@ u16 event(void)
 }
 
 #define MAPPED (8ul << 20)
+/* A VMM lets it be no larger than what it has room for. */
+#define APERTURE (16ul << 20)
 #define INVALID 0x20
 
 /* The same for all functions: region, segment and page tables. */
@@ -412,7 +414,7 @@ int enable_dma(u32 fh)
 
 	memset(fib, 0, sizeof(fib));
 	*(u64 *)(fib + 16) = DMA_ADDRESS(0);
-	*(u64 *)(fib + 24) = DMA_ADDRESS(128ul << 20) - 1;
+	*(u64 *)(fib + 24) = DMA_ADDRESS(APERTURE) - 1;
 	*(u64 *)(fib + 32) = (u64)dma.regions | 0x800 | 1 << 2;
 	return modify(fh, 4) && refresh(fh, DMA_ADDRESS(0), MAPPED);
 }
@@ -430,6 +432,17 @@ int remap_dma(u32 fh, const void *at, const void *to, u64 len)
 		dma.other_pages[(address + page) >> 12 & 0xff] = (u64)to + page;
 	dma.segments[i] = (u64)dma.other_pages;
 	return refresh(fh, segment, 1 << 20) && done;
+}
+
+int change_dma(u32 fh, const void *at, const void *to, u64 len)
+{
+	const u64 address = (u64)at;
+	u64 *const pages = (u64 *)dma.segments[address >> 20];
+	u64 page;
+
+	for (page = 0; page < len; page += PAGE_SIZE)
+		pages[(address + page) >> 12 & 0xff] = (u64)to + page;
+	return refresh(fh, DMA_ADDRESS(address), len);
 }
 
 int enable_interrupts(u32 fh, u64 *bits, u64 *summary)

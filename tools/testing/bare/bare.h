@@ -85,6 +85,8 @@ u16 event(void);
 int enable_dma(u32 fh);
 /* The segment of these pages becomes invalid for the function, and then a valid one that has others. */
 int remap_dma(u32 fh, const void *at, const void *to, u64 len);
+/* These pages become others for the function, without having been invalid. */
+int change_dma(u32 fh, const void *at, const void *to, u64 len);
 /* Interrupts, as bits in memory only: bit 0 of each is set. */
 int enable_interrupts(u32 fh, u64 *bits, u64 *summary);
 

@@ -332,16 +332,24 @@ static void relaxed(u32 fh)
 	load(ISM, fh, COMMANDS, 0x80, 8);
 }
 
+/* With all that is mapped, more than the VMM has room for if each of them were a new mapping. */
+#define CHANGES 80
+
 /* A refresh makes known what a segment table says, too: not valid, and later on other memory. */
 static void remapped(u32 owner, u32 sender, u64 token)
 {
 	static u8 other[sizeof(buffer)] __aligned(PAGE_SIZE);
+	int i, changed = 1;
 
 	memset(buffer, 0, 16);
 	yes(ISM, "mapped to other memory", remap_dma(owner, buffer, other, sizeof(buffer)));
 	named(ISM, "a buffer in other memory", pcistb(sender, MOVES, token, source, 16));
 	yes(ISM, "a buffer in other memory, arrived there", !memcmp(other, source, 16) && !buffer[0]);
 	yes(ISM, "mapped as before", remap_dma(owner, buffer, buffer, sizeof(buffer)));
+	/* Each takes the place of another mapping: no more of them may be counted than there are. */
+	for (i = 0; i < 2 * CHANGES; i++)
+		changed &= change_dma(owner, buffer, i & 1 ? buffer : other, sizeof(buffer));
+	yes(ISM, "mapped elsewhere and back, again and again", changed);
 	move("a buffer as before", sender, token, 0, 16, 0);
 }
 
@@ -350,7 +358,7 @@ static void void_buffer(u32 *owner, u32 sender, u64 token)
 	named(ISM, "a buffer that was", pcistb(sender, MOVES, token, source, 16));
 	yes(ISM, "enabled", enable_function(owner));
 	config_write(*owner, 4, 0x6, 2);
-	yes(ISM, "DMA", enable_dma(*owner));
+	yes(ISM, "DMA of a function that is enabled again", enable_dma(*owner));
 	named(ISM, "a buffer of the time before", pcistb(sender, MOVES, token, source, 16));
 	yes(ISM, "nothing has arrived", !buffer[0]);
 }

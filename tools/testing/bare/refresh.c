@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Refreshes translations of a function that take their time. First all of the largest aperture, of
- * which only the beginning can be mapped. Then all that can be mapped, by tables that are used again
+ * Refreshes translations of a function: of more pages than there is room for, and such as take their
+ * time. First all of the largest aperture, of which only the beginning can be mapped. Then all that can be mapped, by tables that are used again
  * and again: 2^30 entries. Meanwhile the other CPU goes on to use functions, and ends the machine.
  */
 #include "bare.h"
@@ -36,7 +36,6 @@ static struct outcome refresh(u8 operation, u64 end)
 	fib[3] = end - 1;
 	fib[4] = (u64)regions | 0x800 | 1 << 2;
 	raw_mpcifc((u64)function.fh << 32 | operation, (u64)fib);
-	begun = operation == 6;
 	return raw_rpcit((u64)function.fh << 32, DMA_ADDRESS(0), end - DMA_ADDRESS(0));
 }
 
@@ -64,10 +63,14 @@ int main(void)
 		say("no function\n");
 		return 1;
 	}
+	fill(8, 1024, 256);
+	say("2^18 pages of a machine that has 2^14: ");
+	say_outcome(refresh(4, DMA_ADDRESS(1ul << 31)));
 	fill(8, 8, 1);
-	say("the largest aperture is refreshed: %s\n", good(refresh(4, LARGEST)) ? "yes" : "no");
+	say("the largest aperture is refreshed: %s\n", good(refresh(6, LARGEST)) ? "yes" : "no");
 	fill(2048, 2048, 0);
 	start_second_cpu(second);
+	begun = 1;
 	refresh(6, MAPPABLE);
 	ended = 1;
 	for (;;)

@@ -18,12 +18,14 @@ use crate::{
 };
 
 /// A program in a guest, in the host: all functions are its own, and are reached by the region, also
-/// those whose BARs can be mapped.
+/// those whose BARs can be mapped. There is room for twice as many mappings as a program makes for a
+/// function, so that it is found out if they are not counted right.
 macro_rules! command {
     ($program:literal) => {
         concat!(
             r#"
 modprobe zpci-vfio-pci || exit
+echo 4096 >/sys/module/vfio_iommu_type1/parameters/dma_entry_limit
 set --
 for function in /sys/bus/pci/devices/*; do
 	name=${function##*/}

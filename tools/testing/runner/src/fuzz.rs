@@ -113,7 +113,7 @@ pub fn results(
     let nested = output.replace('\r', "");
     let (nested, rest) = nested.split_once("end\n").unwrap_or((&nested, ""));
     let mut tests = judge("the machine", &format!("{said}{printed}"), &arrived);
-    tests.push(refreshed(refresh));
+    tests.extend(refreshed(refresh));
     tests.extend(judge("a guest", &format!("{nested}end\n"), trace));
     let regions = format!("functions with the region: {}\n", qemu::count(functions));
     let otherwise = (!rest.starts_with(&regions)).then(|| rest.into());
@@ -196,18 +196,33 @@ fn judge(place: &str, printed: &str, trace: &str) -> Vec<Test> {
     ]
 }
 
-/// What has been printed before and during a long refresh, if it came that far.
-fn refreshed(run: Result<(String, String)>) -> Test {
-    const EXPECTED: &str = "the largest aperture is refreshed: yes\n\
+/// What has been printed of too many pages, then before and during a long refresh, if it came that far.
+fn refreshed(run: Result<(String, String)>) -> Vec<Test> {
+    const NO_ROOM: &str = "2^18 pages of a machine that has 2^14: cc 1 status 16";
+    const LONG: &str = "the largest aperture is refreshed: yes\n\
         during another refresh: 100 loads, and it has not ended\nend\n";
     let said = match run {
         Ok((printed, said)) => said + &printed,
         Err(error) => error.to_string(),
     };
-    Test::check(
-        "the machine: a refresh that takes minutes keeps nobody from going on, nor from the end",
-        (said != EXPECTED).then_some(said).into_iter().collect(),
-    )
+    let (first, rest) = said.split_once('\n').unwrap_or((&said, ""));
+    let check = |name: &str, is_so: bool| {
+        let otherwise = (!is_so).then(|| said.clone());
+        Test::check(
+            format!("the machine: {name}"),
+            otherwise.into_iter().collect(),
+        )
+    };
+    vec![
+        check(
+            "a guest that maps more pages than it can use is told that there is no room",
+            first == NO_ROOM,
+        ),
+        check(
+            "a refresh that takes minutes keeps nobody from going on, nor from the end",
+            rest == LONG,
+        ),
+    ]
 }
 
 /// The numbers of a line.

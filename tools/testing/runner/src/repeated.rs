@@ -17,7 +17,7 @@ const LOCKING: &str = "Documentation/arch/s390/vfio-zpci-io-locking.rst";
 const HEADER: &str = "include/uapi/linux/vfio_zpci_io.h";
 const CLIENT: &str = "tools/vfio-zpci-io/src/abi.rs";
 const LAYOUT: &str = "drivers/vfio/pci/zpci/request.rs";
-const QEMU: &str = "tools/qemu/patches/0025-s390x-pci-Use-the-zPCI-I-O-region-of-vfio-pci.patch";
+const QEMU: &str = "tools/qemu/patches/0027-s390x-pci-Use-the-zPCI-I-O-region-of-vfio-pci.patch";
 
 /// A number, where it is defined, and who repeats it: a file, and words with `{}` in the place of the
 /// number.
