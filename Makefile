@@ -132,6 +132,9 @@ kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and
 qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT=
 	@scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))'
 
+test-qemu-series: ## QEMU after each of them: it builds, and in the end passes tests of its own (1 hour)
+	@$(runner) test-qemu-series
+
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= KVER= KCC= QEMU= QEMU_ARGS= SMP= MEM=]
 	@$(runner) vm
 

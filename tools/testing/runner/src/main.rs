@@ -88,6 +88,7 @@ usage: runner run             boot the machine and show the driver at work
        runner kernel-packages make packages of the kernel, its headers, and the module
        runner hardware-kit    make an archive of all packages, with a script that tries a function
        runner qemu            build the QEMU of tools/qemu and print where it is
+       runner test-qemu-series  build it after each patch, and run QEMU's own tests
        runner upstream-series make the patches for the kernel and print where they are
        runner test-upstream   build and test the kernel that they make
        runner matrix          build and test the module on each kernel, built by each compiler
@@ -161,6 +162,7 @@ fn dispatch(args: &[&str]) -> Result<u8> {
         ["hardware-kit"] => packages::show_kit(&tree),
         ["kernel-packages"] => packages::show_kernel(&tree),
         ["qemu"] => build_qemu(&tree),
+        ["test-qemu-series"] => patched::test(&tree),
         ["upstream-series"] => upstream::series(&tree),
         ["test-upstream"] => upstream::test(&tree),
         ["matrix"] => matrix::test(&tree),

@@ -3,6 +3,10 @@
 //! The QEMU of `tools/qemu`: upstream's source with our patches, built for this machine, where it
 //! emulates the s390x host, and for that host, where it is a VMM.
 
+mod trial;
+
+pub use trial::test;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -113,55 +117,101 @@ impl Recipe {
     /// Finds it in the cache, or builds it.
     fn build(&self, cache: &Cache, target: &Target, sysroot: Option<&Path>) -> Result<PathBuf> {
         cache.make(&self.item(target, sysroot), |dir| {
-            let what = format!("QEMU ({})", target.name);
-            let log = cache.log(&format!("qemu-{}", target.name));
-            let kept = env::var_os(KEPT).map(|kept| PathBuf::from(kept).join(target.name));
-            let work = kept.as_deref().unwrap_or(dir);
-            let tree = work.join("source");
-            let build = work.join("build");
-            let unpacking = format!("{what}: unpacking and patching");
-            if tree.exists() && kept.is_some() {
-                let new = dir.join("source");
-                self.source.unpack(&unpacking, &log, &self.patches, &new)?;
-                source::update(&new, &tree, &log)?;
-                source::remove(&new)?;
-            } else {
-                fs::create_dir_all(work).context(format!("making {}", work.display()))?;
-                self.source.unpack(&unpacking, &log, &self.patches, &tree)?;
-            }
-            fs::create_dir_all(&build).context(format!("making {}", build.display()))?;
-            if !build.join("build.ninja").exists() {
-                let program = tree.join("configure").display().to_string();
-                let mut configure = source::command(&program, &build);
-                configure.args(OPTIONS).args(target.options);
-                if let Some(sysroot) = sysroot {
-                    configure
-                        .env("PKG_CONFIG", "pkg-config")
-                        .env("PKG_CONFIG_LIBDIR", cross::pkg_config(sysroot));
-                }
-                let step = format!("{what}: configuring");
-                progress::run(&step, &mut configure, &log, |_| "about 30 s".into())?;
-            }
-            let mut ninja = source::command("ninja", &build);
-            ninja.args(["-j", &source::jobs(), NAME]);
-            let step = format!("{what}: compiling");
-            progress::run(&step, &mut ninja, &log, |done| {
-                format!("{done} of about {}", target.actions.max(done))
-            })?;
-            let mut strip = source::command(target.strip, &build);
+            let kept = kept(target);
+            let work = Work::new(cache, target, kept.as_deref().unwrap_or(dir))?;
+            work.unpack(&self.source, &self.patches)?;
+            work.configure(sysroot)?;
+            work.compile()?;
+            let mut strip = source::command(target.strip, &work.build);
             strip.arg("-o").arg(dir.join(NAME)).arg(NAME);
-            let step = format!("{what}: stripping");
-            progress::run(&step, &mut strip, &log, |_| target.strip.into())?;
-            let firmware = Path::new("/usr/share/qemu").join(FIRMWARE);
-            fs::copy(&firmware, dir.join(FIRMWARE))
-                .context(format!("copying {}", firmware.display()))?;
+            let step = format!("{}: stripping", work.what);
+            progress::run(&step, &mut strip, &work.log, |_| target.strip.into())?;
+            copy_firmware(dir)?;
             if kept.is_some() {
                 return Ok(());
             }
-            source::remove(&tree)?;
-            source::remove(&build)
+            source::remove(&work.tree)?;
+            source::remove(&work.build)
         })
     }
+}
+
+/// Where what is compiled for a target shall stay, if anywhere.
+fn kept(target: &Target) -> Option<PathBuf> {
+    env::var_os(KEPT).map(|kept| PathBuf::from(kept).join(target.name))
+}
+
+/// Source and build of one target.
+struct Work<'a> {
+    target: &'a Target,
+    what: String,
+    log: PathBuf,
+    tree: PathBuf,
+    build: PathBuf,
+}
+
+impl<'a> Work<'a> {
+    fn new(cache: &Cache, target: &'a Target, dir: &Path) -> Result<Self> {
+        let build = dir.join("build");
+        fs::create_dir_all(&build).context(format!("making {}", build.display()))?;
+        Ok(Self {
+            target,
+            what: format!("QEMU ({})", target.name),
+            log: cache.log(&format!("qemu-{}", target.name)),
+            tree: dir.join("source"),
+            build,
+        })
+    }
+
+    /// Makes the source upstream's with these patches. Files of an earlier one that do not differ are as
+    /// old as they were.
+    fn unpack(&self, source: &Source, patches: &[PathBuf]) -> Result<()> {
+        let unpacking = format!("{}: unpacking and patching", self.what);
+        if !self.tree.exists() {
+            return source.unpack(&unpacking, &self.log, patches, &self.tree);
+        }
+        let new = self.tree.with_extension("new");
+        if new.exists() {
+            // Of a run that was interrupted, and may have had other patches.
+            source::remove(&new)?;
+        }
+        source.unpack(&unpacking, &self.log, patches, &new)?;
+        source::update(&new, &self.tree, &self.log)?;
+        source::remove(&new)
+    }
+
+    fn configure(&self, sysroot: Option<&Path>) -> Result<()> {
+        if self.build.join("build.ninja").exists() {
+            return Ok(());
+        }
+        let program = self.tree.join("configure").display().to_string();
+        let mut configure = source::command(&program, &self.build);
+        configure.args(OPTIONS).args(self.target.options);
+        if let Some(sysroot) = sysroot {
+            configure
+                .env("PKG_CONFIG", "pkg-config")
+                .env("PKG_CONFIG_LIBDIR", cross::pkg_config(sysroot));
+        }
+        let step = format!("{}: configuring", self.what);
+        progress::run(&step, &mut configure, &self.log, |_| "about 30 s".into())
+    }
+
+    fn compile(&self) -> Result<()> {
+        let mut ninja = source::command("ninja", &self.build);
+        ninja.args(["-j", &source::jobs(), NAME]);
+        let step = format!("{}: compiling", self.what);
+        progress::run(&step, &mut ninja, &self.log, |done| {
+            format!("{done} of about {}", self.target.actions.max(done))
+        })
+    }
+}
+
+/// Debian's, which has been compiled for the machine: the archive of the source has it in source only.
+fn copy_firmware(dir: &Path) -> Result<()> {
+    let firmware = Path::new("/usr/share/qemu").join(FIRMWARE);
+    let copied = fs::copy(&firmware, dir.join(FIRMWARE));
+    copied.context(format!("copying {}", firmware.display()))?;
+    Ok(())
 }
 
 /// The names of the patches, in the order in which they are applied.

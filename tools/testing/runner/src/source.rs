@@ -90,7 +90,7 @@ impl Source {
     }
 
     /// A patch fits as it is, or not at all.
-    fn apply(&self, patch: &Path, what: &str, log: &Path, dir: &Path) -> Result<()> {
+    pub fn apply(&self, patch: &Path, what: &str, log: &Path, dir: &Path) -> Result<()> {
         let mut command = Command::new("patch");
         command
             .args(["-p1", "--forward", "--batch", "--fuzz=0"])
