@@ -7,12 +7,16 @@
 //! KTAP. It wants the packages and the kit for hardware in the top directory, two versions of the packages
 //! that are ours, a function 10 that is an NVMe controller with a memory buffer, a function 20 that is ISM,
 //! and a host that has neither the kernel's modules nor `zpci-io`.
+//!
+//! `install-test first-kernel` and `install-test next-kernel` are two halves, with a boot in between:
+//! there are packages of two kernels and of the module for each, and what the first half has installed is
+//! there in the second.
 
 use ktap::{test, Outcome, Skip, Test};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     rc::Rc,
@@ -34,8 +38,34 @@ type Files = BTreeMap<PathBuf, u64>;
 
 fn main() -> ExitCode {
     let before = Rc::new(RefCell::new(Files::new()));
+    let tests = match env::args().nth(1).as_deref() {
+        None => all(before),
+        Some("first-kernel") => vec![
+            test("upgrade: install", move || install(&before)),
+            test("upgrade: it is the first kernel that runs", kernel_runs),
+            test("upgrade: load, bind, use", use_function),
+            test(
+                "upgrade: the next kernel, and the module for it",
+                next_kernel,
+            ),
+        ],
+        Some("next-kernel") => vec![
+            test("upgrade: it is the next kernel that runs", next_runs),
+            test("upgrade: load, bind, use, on the next kernel", use_function),
+            test("upgrade: the first kernel goes", first_goes),
+        ],
+        Some(other) => {
+            eprintln!("install-test: {other} is neither first-kernel nor next-kernel");
+            return ExitCode::from(2);
+        }
+    };
+    ktap::run(tests, "", Test::run)
+}
+
+/// What is done with the packages of one kernel.
+fn all(before: Rc<RefCell<Files>>) -> Vec<Test> {
     let after = Rc::clone(&before);
-    let tests = vec![
+    vec![
         test("nothing is there before", nothing),
         test("deb: install", move || install(&before)),
         test("deb: it is the kernel that runs", kernel_runs),
@@ -53,8 +83,7 @@ fn main() -> ExitCode {
         test("kit: a function with memory", || kit_tries(FUNCTION)),
         test("kit: ISM", || kit_tries(ISM)),
         test("kit: counts instructions where it can", kit_counts),
-    ];
-    ktap::run(tests, "", Test::run)
+    ]
 }
 
 /// How a command ends: whether it succeeds, and what it says.
@@ -253,6 +282,51 @@ fn remove(before: &RefCell<Files>) -> Outcome {
             .is_none());
     }
     nothing()
+}
+
+/// The kernels that are installed, older versions first.
+#[track_caller]
+fn releases() -> Vec<String> {
+    let mut releases: Vec<_> = fs::read_dir("/lib/modules")
+        .expect("the kernels' modules")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    releases.sort();
+    releases
+}
+
+/// Beside the one that runs, which goes on as if nothing were.
+fn next_kernel() -> Outcome {
+    for name in [IMAGE, MODULE] {
+        run(&format!("dpkg -i {}", second(name, ".deb")));
+    }
+    let releases = releases();
+    assert_eq!(releases.len(), 2, "{releases:?}");
+    assert_eq!(releases[0], release());
+    use_it();
+    leave_it();
+    Ok(())
+}
+
+fn next_runs() -> Outcome {
+    assert_eq!(releases()[1], release());
+    kernel_runs()
+}
+
+fn first_goes() -> Outcome {
+    let old = releases().remove(0);
+    run(&format!("dpkg -P {MODULE}{old} {IMAGE}{old}"));
+    let mut left = Files::new();
+    files(Path::new("/"), &mut left);
+    let left: Vec<_> = left
+        .keys()
+        .filter(|path| path.to_string_lossy().contains(&old))
+        .collect();
+    assert!(left.is_empty(), "left: {left:?}");
+    assert_eq!(releases(), [release()]);
+    use_it();
+    leave_it();
+    Ok(())
 }
 
 /// The rpm of this host knows no scripts and removes nothing; that is tried elsewhere.

@@ -5,12 +5,13 @@
 use std::{fs, path::Path};
 
 use crate::{
-    cache::Cache,
+    cache::{Cache, Scratch},
     error::{Context, Result},
     guest::Guest,
-    kernel::{self, Compiler, Flavour, Origin},
+    kernel::{self, Compiler, Flavour, Kernel, Origin},
     ktap::{self, Test, Verdict},
-    rungs::Rung,
+    packages,
+    rungs::{checks, Rung},
     steps::Steps,
     vm::{self, Machine},
 };
@@ -61,11 +62,19 @@ pub fn test(tree: &Path) -> Result<u8> {
         None => Compiler::ALL.to_vec(),
     };
     let kernels = versions.len() * compilers.len();
-    let mut steps = Steps::new(&cache, kernels * (2 + RUNGS.len()))?;
+    let upgrades: Vec<_> = match compilers.contains(&Compiler::Clang) {
+        true => versions.windows(2).collect(),
+        false => Vec::new(),
+    };
+    let mut steps = Steps::new(&cache, kernels * (2 + RUNGS.len()) + upgrades.len())?;
     for version in &versions {
         for compiler in &compilers {
             climb(tree, &cache, version, *compiler, &mut steps)?;
         }
+    }
+    for pair in upgrades {
+        let name = format!("{}: upgrade", pair.join(" to "));
+        steps.take(&name, || upgrade(tree, &cache, pair))?;
     }
     steps.end()
 }
@@ -112,6 +121,34 @@ fn signatures(cache: &Cache, guest: &Guest) -> Result<Vec<Test>> {
     let machine = Machine::from_env(guest.kernel.flavour, "600")?;
     let (output, _) = vm::succeed(cache, guest, &machine, SIGNATURES)?;
     Ok(ktap::parse(&output))
+}
+
+/// Has a host upgrade to the next kernel: what it has installed when it is switched off is in the next boot.
+fn upgrade(tree: &Path, cache: &Cache, versions: &[String]) -> Result<Vec<Test>> {
+    if !versions.iter().all(|version| kernel::has(cache, version)) {
+        return Ok(skipped(NO_KERNEL));
+    }
+    let origin = |version: &String| Origin::of(cache, Some(version), Compiler::Clang);
+    let scratch = Scratch::new(cache)?;
+    let kernels = versions
+        .iter()
+        .map(|version| Kernel::of(cache, origin(version)?, Flavour::Units, tree))
+        .collect::<Result<Vec<_>>>()?;
+    let mut files = packages::for_upgrade(cache, tree, &kernels, &scratch)?;
+    let mut tests = vec![packages::leaves_dkms(cache, tree, &kernels[0], &scratch)];
+    let installed = scratch.path(packages::INSTALLED);
+    for (version, command) in versions.iter().zip(packages::UPGRADE) {
+        let guest = Guest::on(cache, origin(version)?, Flavour::Units, tree)?;
+        let mut machine = Machine::from_env(Flavour::Units, "600")?;
+        machine.files.append(&mut files);
+        machine.keep(packages::INSTALLED, &installed);
+        let mut output = Vec::new();
+        let outcome = vm::run(cache, &guest, &machine, command, false, &mut output)?;
+        tests.extend(ktap::parse(&String::from_utf8_lossy(&output)));
+        tests.extend(checks::after(&outcome, None));
+        files.push(installed.clone());
+    }
+    Ok(tests)
 }
 
 fn skipped(reason: &str) -> Vec<Test> {

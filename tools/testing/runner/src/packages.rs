@@ -30,6 +30,18 @@ const TOOL: &str = "zpci-io";
 /// Installs the packages in a host that has nothing of what is in them.
 pub const COMMAND: &str = "rm -r /bin/zpci-io /lib/modules/* && install-test";
 
+/// Has a host that has one kernel installed install the next one and be booted with it. What was installed
+/// goes through a port into a file, which is there in the second boot.
+pub const UPGRADE: [&str; 2] = [
+    "\
+rm -r /bin/zpci-io /lib/modules/* && install-test first-kernel
+port=$(grep -l installed /sys/class/virtio-ports/*/name)
+port=${port%/name}
+tar -c $(ls -d /boot /etc /lib/modules /usr /var 2>/dev/null) >/dev/${port##*/}",
+    "rm -r /bin/zpci-io /lib/modules/* && tar -xf /installed -C / && install-test next-kernel",
+];
+pub const INSTALLED: &str = "installed";
+
 /// The version of the packages to which the tests upgrade.
 const NEXT: &str = "99.0";
 
@@ -225,15 +237,45 @@ pub fn files(
     Ok(files)
 }
 
+/// What an upgrade of the kernel takes: both, the module for each of them, which one DKMS has built, and
+/// the tool.
+pub fn for_upgrade(
+    cache: &Cache,
+    tree: &Path,
+    kernels: &[Kernel],
+    scratch: &Scratch,
+) -> Result<Vec<PathBuf>> {
+    let dir = scratch.path(FIRST);
+    build(cache, tree, &dir, None)?;
+    let mut files = Vec::new();
+    for kernel in kernels {
+        let of_kernel = kernel_packages(cache, tree, kernel)?;
+        module(cache, tree, &of_kernel.headers, &dir)?;
+        files.extend(of_kernel.packages);
+    }
+    files.extend(found(&dir, PACKAGES)?);
+    files.retain(|path| !is_for_us(path) && path.extension().is_some_and(|kind| kind == "deb"));
+    Ok(files)
+}
+
+/// Whether DKMS, when a kernel goes, removes what it has built for it, and nothing else.
+pub fn leaves_dkms(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> Test {
+    tried(
+        cache,
+        tree,
+        kernel,
+        scratch,
+        "DKMS: the first kernel goes",
+        ONE_GOES,
+    )
+}
+
 /// What is tried of these packages on this machine.
 pub fn tests(cache: &Cache, tree: &Path, kernel: &Kernel, scratch: &Scratch) -> Result<Vec<Test>> {
     let packages = found(&scratch.path(FIRST), PACKAGES)?;
     let ours = |package: &&PathBuf| !is_named(package, "zpci-vfio-pci-modules-");
     let ours: Vec<_> = packages.iter().filter(ours).cloned().collect();
-    let passes = |what, script| match shell(cache, tree, kernel, scratch, what, script) {
-        Ok(()) => Test::check(what, Vec::new()),
-        Err(error) => Test::failed(what, error.to_string()),
-    };
+    let passes = |what, script| tried(cache, tree, kernel, scratch, what, script);
     Ok(vec![
         Test::check("lintian and rpmlint", lint(cache, tree, &ours)?),
         passes("DKMS passes over kernels that cannot have it", PASSED_OVER),
@@ -286,6 +328,19 @@ passes_over() {
 }
 passes_over 7.1.9 "$HEADERS/.config"
 passes_over 7.3.9 "$PWD/no-rust"
+"#;
+
+/// As the hook of a kernel's package has it do.
+const ONE_GOES: &str = r#"
+cd packages-1
+version=$(ls dkms/zpci-vfio-pci)
+release=$(cat "$HEADERS/include/config/kernel.release")
+built() { find dkms -name zpci-vfio-pci.ko | wc -l; }
+[ $(built) -eq 2 ]
+dkms remove zpci-vfio-pci/$version -k $release/s390x --sourcetree "$PWD/source/usr/src" \
+	--dkmstree "$PWD/dkms"
+[ $(built) -eq 1 ]
+[ ! -e dkms/zpci-vfio-pci/$version/$release ]
 "#;
 
 /// Below a directory, where their scripts find what they want: a shell, and in the place of programs of an
@@ -341,6 +396,21 @@ rm -r $root/log $root/rpm
 find rpm-root ! -type d | sort | diff before -
 [ -z "$(find rpm-root -name '*zpci*' -o -path "*/lib/modules/$release")" ]
 "#;
+
+/// A test that a script is.
+fn tried(
+    cache: &Cache,
+    tree: &Path,
+    kernel: &Kernel,
+    scratch: &Scratch,
+    what: &str,
+    script: &str,
+) -> Test {
+    match shell(cache, tree, kernel, scratch, what, script) {
+        Ok(()) => Test::check(what, Vec::new()),
+        Err(error) => Test::failed(what, error.to_string()),
+    }
+}
 
 /// Runs a script where the tests have their files.
 fn shell(

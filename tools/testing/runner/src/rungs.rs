@@ -21,7 +21,7 @@ use crate::{
 };
 
 mod boot;
-mod checks;
+pub mod checks;
 mod ladder;
 mod table;
 

@@ -83,6 +83,20 @@ impl Machine {
         })
     }
 
+    /// What the machine writes to the virtio port of this name is kept in a file.
+    pub fn keep(&mut self, port: &str, file: &Path) {
+        // In QEMU's options a comma is doubled.
+        let path = file.display().to_string().replace(',', ",,");
+        self.qemu_args.extend([
+            "-chardev".into(),
+            format!("file,id={port},path={path}"),
+            "-device".into(),
+            format!("virtio-serial-ccw,id={port}-bus"),
+            "-device".into(),
+            format!("virtserialport,bus={port}-bus.0,chardev={port},name={port}"),
+        ]);
+    }
+
     /// One CPU whose clock counts instructions, however busy this machine is: a nanosecond each.
     pub fn count_instructions(&mut self) {
         self.cpus = "1".into();
