@@ -40,6 +40,8 @@ port=${port%/name}
 tar -c $(ls -d /boot /etc /lib/modules /usr /var 2>/dev/null) >/dev/${port##*/}",
     "rm -r /bin/zpci-io /lib/modules/* && tar -xf /installed -C / && install-test next-kernel",
 ];
+
+/// The port of the first boot, and the file of the second.
 pub const INSTALLED: &str = "installed";
 
 /// The version of the packages to which the tests upgrade.

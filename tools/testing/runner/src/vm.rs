@@ -85,11 +85,9 @@ impl Machine {
 
     /// What the machine writes to the virtio port of this name is kept in a file.
     pub fn keep(&mut self, port: &str, file: &Path) {
-        // In QEMU's options a comma is doubled.
-        let path = file.display().to_string().replace(',', ",,");
         self.qemu_args.extend([
             "-chardev".into(),
-            format!("file,id={port},path={path}"),
+            format!("file,id={port},path={}", in_option(file)),
             "-device".into(),
             format!("virtio-serial-ccw,id={port}-bus"),
             "-device".into(),
@@ -103,6 +101,11 @@ impl Machine {
         let clock = ["-icount", "shift=0,sleep=off"];
         self.qemu_args.extend(clock.map(String::from));
     }
+}
+
+/// A path in one of QEMU's options, where a comma is doubled.
+fn in_option(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 /// What came of a boot.
@@ -354,9 +357,7 @@ impl Monitor {
         if self.0.as_os_str().len() > Self::LONGEST {
             return Vec::new();
         }
-        // In QEMU's options a comma is doubled.
-        let path = self.0.display().to_string().replace(',', ",,");
-        let socket = format!("unix:{path},server=on,wait=off");
+        let socket = format!("unix:{},server=on,wait=off", in_option(&self.0));
         vec!["-monitor".into(), socket]
     }
 
