@@ -10,7 +10,7 @@ use std::{
     env, fs,
     io::{self, Read, Write},
     net::Shutdown,
-    os::unix::net::UnixStream,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -20,6 +20,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::process::{kill_process_group, Pid, Signal};
 
 use crate::{
     cache::{self, Cache, Scratch},
@@ -162,6 +164,8 @@ pub fn run(
         // Standard output is our pipe.
         .args(["-chardev", "file,id=output,path=/dev/stdout"])
         .args(["-device", "virtserialport,chardev=output,name=output"])
+        // What it starts may have the pipe, too.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     for events in machine.trace {
@@ -206,7 +210,7 @@ pub fn run(
         }
     };
     // QEMU is gone, or has answered, or nobody wants its output.
-    qemu.kill();
+    kill_group(&qemu.0);
     let stopped = watchdog.stop();
     let status = qemu.wait()?;
     copied.context("passing on the command's output")?;
@@ -313,10 +317,6 @@ impl Qemu {
         output.ok_or_else(|| Error::new("QEMU", "it has no output", ""))
     }
 
-    fn kill(&self) {
-        kill(&self.0);
-    }
-
     fn wait(&self) -> Result<ExitStatus> {
         lock(&self.0).wait().context("waiting for QEMU")
     }
@@ -334,7 +334,7 @@ impl Qemu {
                     Err(RecvTimeoutError::Disconnected) => return None,
                     Err(RecvTimeoutError::Timeout) => {
                         let cpus = monitor.cpus();
-                        kill(&child);
+                        kill_group(&child);
                         return Some(cpus);
                     }
                 }
@@ -390,9 +390,12 @@ fn lock(child: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn kill(child: &Mutex<Child>) {
-    // The only error is that it is gone already.
-    let _ = lock(child).kill();
+/// Kills a process that nobody has waited for, and those that it has started.
+fn kill_group(child: &Mutex<Child>) {
+    let child = lock(child);
+    // The only error is that they are gone already.
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let _ = group.map(|group| kill_process_group(group, Signal::KILL));
 }
 
 struct Watchdog {
@@ -515,6 +518,22 @@ mod tests {
             .flat_map(|part| stream.push(part))
             .collect();
         (output, stream.report().map(<[u8]>::to_vec))
+    }
+
+    #[test]
+    fn what_the_emulator_starts_ends_with_it() {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 1000 & exec sleep 1000"])
+            .process_group(0)
+            .stdout(Stdio::piped());
+        let mut qemu = Qemu::spawn(&mut command).unwrap();
+        let mut pipe = qemu.output().unwrap();
+        let monitor = Monitor("/nowhere".into());
+        let watchdog = qemu.watch(Duration::from_millis(100), monitor);
+        assert_eq!(pipe.read(&mut [0]).unwrap(), 0);
+        assert!(watchdog.stop().is_some());
+        qemu.wait().unwrap();
     }
 
     #[test]
