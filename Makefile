@@ -57,10 +57,11 @@ install-zpci-io: ## install the tool, what belongs to it, and examples [DESTDIR=
 # Shell commands come here as they were typed, `$` included.
 override RUN := $(value RUN)
 FLAVOUR ?= release
-export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC KVER KCC
+export RUN FILES FLAVOUR QEMU QEMU_ARGS SMP MEM TIMEOUT LONG KSRC KVER KCC QVER
 
 kernels := scripts/toolchain setup && scripts/toolchain kernel
-runner := $(if $(KVER),$(kernels) '$(KVER)' && )scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
+newer := $(if $(KVER),$(kernels) '$(KVER)' && )$(if $(QVER),scripts/toolchain setup && scripts/toolchain qemu '$(QVER)' && )
+runner := $(newer)scripts/toolchain run cargo run -q --release --locked --manifest-path tools/Cargo.toml -p runner --
 
 run: ## build everything, boot an s390x host, and show the region at work
 	@$(runner) run
@@ -129,10 +130,10 @@ hardware-kit: ## make one archive of them, with a script that tries a function o
 kernel-packages: ## make packages of an s390x kernel with Rust, its headers, and the module
 	@$(runner) kernel-packages
 
-qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT=
-	@scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))'
+qemu-series: ## write the patches of tools/qemu as they are to be sent, with a cover letter, to OUT= [QVER=11.1]
+	@$(newer)scripts/toolchain run tools/qemu/export '$(or $(OUT),$(error give a directory: OUT=...))' $(QVER)
 
-test-qemu-series: ## QEMU after each of them: it builds, and in the end passes tests of its own (1 hour)
+test-qemu-series: ## QEMU after each of them: it builds, and in the end passes tests of its own (1 hour) [QVER=11.1]
 	@$(runner) test-qemu-series
 
 vm: ## run RUN='command' in a booted s390x host [FILES= FLAVOUR= KVER= KCC= QEMU= QEMU_ARGS= SMP= MEM=]

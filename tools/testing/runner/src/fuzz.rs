@@ -110,7 +110,7 @@ pub fn results(
     let refresh = bare::program(tree, scratch, "refresh", "refresh.c", &[])?;
     let refresh = bare::direct(patched.hardware(functions), &refresh, &[], REFRESH_SECONDS);
 
-    let nested = output.replace('\r', "");
+    let nested = bare::in_guest(output);
     let (nested, rest) = nested.split_once("end\n").unwrap_or((&nested, ""));
     let mut tests = judge("the machine", &format!("{said}{printed}"), &arrived);
     tests.extend(refreshed(refresh));

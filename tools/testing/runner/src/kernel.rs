@@ -397,7 +397,7 @@ fn archive(cache: &Cache, version: Option<&str>) -> Result<(String, PathBuf)> {
 /// The source of this version, in the toolchain root or beside it.
 fn find(cache: &Cache, version: &str) -> Option<PathBuf> {
     let name = format!("linux-source-{version}.tar.xz");
-    [PathBuf::from(source::DIR), cache.path("sources")]
+    [PathBuf::from(source::DIR), cache.path(source::BESIDE)]
         .iter()
         .map(|place| place.join(&name))
         .find(|path| path.exists())

@@ -102,6 +102,7 @@ Environment: FLAVOUR=release|debug|unmediated|units  RUN='command'  FILES='files
              MEM=1G  TIMEOUT=seconds  LONG=1  SEED=1  QEMU_ARGS='more arguments'
              KSRC=directory of a Linux source  KVER=7.2: another version of it
              KCC=gcc: GCC compiles the kernel, and not clang
+             QVER=11.1: another version of the patched QEMU
              QEMU=stock, or patched: the QEMU of tools/qemu, two more functions (ISM), and a VMM in /";
 
 /// The driver at work.

@@ -19,6 +19,7 @@ use crate::{
     progress,
     qemu::{Functions, Hardware, NAME},
     source::{self, Source},
+    vm,
 };
 
 /// Names a directory, if what is compiled shall stay there. With other patches then only what they
@@ -86,15 +87,21 @@ struct Recipe {
 }
 
 impl Recipe {
-    fn read(tree: &Path) -> Result<Self> {
+    /// For the QEMU of the tests, or for the version that QVER says, which has some patches of its own.
+    fn read(cache: &Cache, tree: &Path) -> Result<Self> {
         let dir = tree.join("tools/qemu");
+        let version = vm::var("QVER");
+        let source = match &version {
+            Some(version) => Source::of_version(cache, "qemu", version)?,
+            None => Source::of("qemu")?,
+        };
         // The sources of firmware for other machines.
-        let source = Source::of("qemu")?.without("roms");
+        let source = source.without("roms");
         let series = dir.join("series");
         let series =
             fs::read_to_string(&series).context(format!("reading {}", series.display()))?;
         let patches: Vec<_> = patches(&series)
-            .map(|name| dir.join("patches").join(name))
+            .map(|name| patch(&dir, version.as_deref(), name))
             .collect();
         let texts = patches
             .iter()
@@ -148,6 +155,8 @@ struct Work<'a> {
     log: PathBuf,
     tree: PathBuf,
     build: PathBuf,
+    /// Modules of Python for newer ones, if they were fetched.
+    python: PathBuf,
 }
 
 impl<'a> Work<'a> {
@@ -160,6 +169,7 @@ impl<'a> Work<'a> {
             log: cache.log(&format!("qemu-{}", target.name)),
             tree: dir.join("source"),
             build,
+            python: cache.path(source::BESIDE).join("python"),
         })
     }
 
@@ -168,7 +178,8 @@ impl<'a> Work<'a> {
     fn unpack(&self, source: &Source, patches: &[PathBuf]) -> Result<()> {
         let unpacking = format!("{}: unpacking and patching", self.what);
         if !self.tree.exists() {
-            return source.unpack(&unpacking, &self.log, patches, &self.tree);
+            source.unpack(&unpacking, &self.log, patches, &self.tree)?;
+            return complete(&self.tree);
         }
         let new = self.tree.with_extension("new");
         if new.exists() {
@@ -176,6 +187,7 @@ impl<'a> Work<'a> {
             source::remove(&new)?;
         }
         source.unpack(&unpacking, &self.log, patches, &new)?;
+        complete(&new)?;
         source::update(&new, &self.tree, &self.log)?;
         source::remove(&new)
     }
@@ -192,6 +204,9 @@ impl<'a> Work<'a> {
                 .env("PKG_CONFIG", "pkg-config")
                 .env("PKG_CONFIG_LIBDIR", cross::pkg_config(sysroot));
         }
+        if self.python.exists() {
+            configure.env("PYTHONPATH", &self.python);
+        }
         let step = format!("{}: configuring", self.what);
         progress::run(&step, &mut configure, &self.log, |_| "about 30 s".into())
     }
@@ -204,6 +219,23 @@ impl<'a> Work<'a> {
             format!("{done} of about {}", self.target.actions.max(done))
         })
     }
+}
+
+/// Makes up for device trees of machines that are not built: Debian's archive has them in source only, and
+/// newer ones are not configured without.
+fn complete(tree: &Path) -> Result<()> {
+    let dir = tree.join("pc-bios/dtb");
+    let step = || format!("making files in {}", dir.display());
+    if !dir.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&dir).context(step())? {
+        let path = entry.context(step())?.path();
+        if path.extension().is_some_and(|extension| extension == "dts") {
+            fs::write(path.with_extension("dtb"), "").context(step())?;
+        }
+    }
+    Ok(())
 }
 
 /// Debian's, which has been compiled for the machine: the archive of the source has it in source only.
@@ -222,6 +254,13 @@ fn patches(series: &str) -> impl Iterator<Item = &str> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
+/// The patch of this name: the one for this version, if it has to differ there.
+fn patch(dir: &Path, version: Option<&str>, name: &str) -> PathBuf {
+    let own = version.map(|version| dir.join(format!("patches-{version}")).join(name));
+    own.filter(|path| path.exists())
+        .unwrap_or_else(|| dir.join("patches").join(name))
+}
+
 /// The patched QEMU, built for this machine.
 pub struct Patched {
     recipe: Recipe,
@@ -231,14 +270,14 @@ pub struct Patched {
 impl Patched {
     /// Finds it in the cache, or builds it.
     pub fn get(cache: &Cache, tree: &Path) -> Result<Self> {
-        let recipe = Recipe::read(tree)?;
+        let recipe = Recipe::read(cache, tree)?;
         let dir = recipe.build(cache, &L0, None)?;
         Ok(Self { recipe, dir })
     }
 
     /// Finds it in the cache.
     pub fn find(cache: &Cache, tree: &Path) -> Result<Option<Self>> {
-        let recipe = Recipe::read(tree)?;
+        let recipe = Recipe::read(cache, tree)?;
         let found = cache.find(&recipe.item(&L0, None));
         Ok(found.map(|dir| Self { recipe, dir }))
     }
@@ -284,5 +323,32 @@ mod tests {
         let series = "# SPDX\n0001-a.patch\n\n# 0002-b.patch\n 0003-c.patch \n";
         let names: Vec<_> = patches(series).collect();
         assert_eq!(names, ["0001-a.patch", "0003-c.patch"]);
+    }
+
+    #[test]
+    fn a_patch_of_another_version_is_the_same_change() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../qemu");
+        let series = fs::read_to_string(dir.join("series")).unwrap();
+        let names: Vec<_> = patches(&series).collect();
+        let mut others = 0;
+        for entry in fs::read_dir(dir.join("patches-11.1")).unwrap() {
+            let other = entry.unwrap();
+            let name = other.file_name().into_string().unwrap();
+            assert!(names.contains(&&*name), "{name}");
+            assert_eq!(patch(&dir, Some("11.1"), &name), other.path());
+            let message = |path: &Path| {
+                let text = fs::read_to_string(path).unwrap();
+                text.split_once("\n---\n").unwrap().0.to_owned()
+            };
+            let ours = patch(&dir, None, &name);
+            assert_eq!(message(&ours), message(&other.path()), "{name}");
+            others += 1;
+        }
+        assert!(others < names.len() / 2);
+        let same = names.iter().filter(|name| {
+            let path = patch(&dir, Some("11.1"), name);
+            path == patch(&dir, None, name)
+        });
+        assert_eq!(same.count(), names.len() - others);
     }
 }

@@ -10,12 +10,16 @@ use std::{
 };
 
 use crate::{
+    cache::Cache,
     error::{Context, Error, Result},
     progress,
 };
 
 /// Where the toolchain root keeps them.
 pub const DIR: &str = "/usr/src";
+
+/// Where others are, below the cache.
+pub const BESIDE: &str = "sources";
 
 /// An archive.
 pub struct Source {
@@ -33,18 +37,45 @@ impl Source {
 
     /// The one of a Debian source package.
     pub fn of(package: &str) -> Result<Self> {
-        let step = || format!("looking for the source of {package}");
-        for entry in fs::read_dir(DIR).context(step())? {
-            let source = Self::at(entry.context(step())?.path());
-            if belongs(&source.name(), package) {
+        let found = Self::find(Path::new(DIR), |name| belongs(name, package))?;
+        found.ok_or_else(|| {
+            Error::new(
+                format!("looking for the source of {package}"),
+                format!("there is no {package}_*.orig.tar.* in the toolchain's {DIR}"),
+                "It comes with the toolchain root: see scripts/versions",
+            )
+        })
+    }
+
+    /// The same of this version, in the toolchain root or beside it.
+    pub fn of_version(cache: &Cache, package: &str, version: &str) -> Result<Self> {
+        let start = format!("{package}_{version}.");
+        for dir in [PathBuf::from(DIR), cache.path(BESIDE)] {
+            let named = |name: &str| belongs(name, package) && name.starts_with(&start);
+            if let Some(source) = Self::find(&dir, named)? {
                 return Ok(source);
             }
         }
         Err(Error::new(
-            step(),
-            format!("there is no {package}_*.orig.tar.* in the toolchain's {DIR}"),
-            "It comes with the toolchain root: see scripts/versions",
+            format!("looking for the source of {package} {version}"),
+            "it is neither in the toolchain root nor beside it",
+            format!("Fetch it: scripts/toolchain {package} {version}"),
         ))
+    }
+
+    /// The first archive in `dir` whose name is wanted.
+    fn find(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<Self>> {
+        let step = || format!("looking for sources in {}", dir.display());
+        if !dir.exists() {
+            return Ok(None);
+        }
+        for entry in fs::read_dir(dir).context(step())? {
+            let source = Self::at(entry.context(step())?.path());
+            if wanted(&source.name()) {
+                return Ok(Some(source));
+            }
+        }
+        Ok(None)
     }
 
     /// The same without a directory that is large and not needed.

@@ -50,7 +50,7 @@ fn pinned() -> Vec<[String; 3]> {
     text.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
-            let words: Vec<_> = line.split(' ').map(String::from).collect();
+            let words: Vec<_> = line.split(' ').take(3).map(String::from).collect();
             words.try_into().unwrap()
         })
         .collect()
@@ -332,8 +332,10 @@ fn what_is_pinned_is_taken() {
     let mirror = Mirror::start(&[]);
     let output = versions(&sources(&mirror), None);
     succeeds(&output);
-    // Another kernel is not a part of the root.
-    let of_root = pinned().into_iter().filter(|[kind, ..]| kind != "kernel");
+    // Another kernel or QEMU is not a part of the root.
+    let of_root = pinned()
+        .into_iter()
+        .filter(|[kind, ..]| kind != "kernel" && kind != "newer");
     let taken: Vec<_> = of_root.map(|pin| pin.join(" ")).collect();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert_eq!(printed.lines().collect::<Vec<_>>(), taken);
@@ -406,6 +408,15 @@ fn what_is_not_there_at_all_is_named() {
     assert!(
         output.contains("no package busybox in any version"),
         "{output}"
+    );
+}
+
+#[test]
+fn a_qemu_that_is_not_there_is_named() {
+    let mirror = Mirror::start(&[]);
+    fails(
+        &toolchain(&["qemu", "99.1"], &sources(&mirror), None),
+        &["the mirror has no source of QEMU 99.1"],
     );
 }
 

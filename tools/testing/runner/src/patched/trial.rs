@@ -34,7 +34,7 @@ pub fn test(tree: &Path) -> Result<u8> {
     let _lock = cache.lock(&item)?;
     let dir = kept(&L0).unwrap_or_else(|| cache.path(&item));
     let work = Work::new(&cache, &L0, &dir)?;
-    let recipe = Recipe::read(tree)?;
+    let recipe = Recipe::read(&cache, tree)?;
     steps.take("each patch builds", || build_each(&recipe, &work))?;
     steps.take("QEMU's own tests", || own_tests(&work))?;
     steps.end()
