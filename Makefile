@@ -81,6 +81,9 @@ test-cycles: ## take a function away and give it back, hundreds of times: does t
 test-mutants: ## put defects into the driver, one by one: each must be found (T='name' selects)
 	@$(runner) mutants $(T)
 
+test-race: ## some of them, on a kernel that finds data races and undefined behaviour
+	@$(runner) test $(or $(T),race-region race-lifecycle race-guest)
+
 matrix: ## all kernels and compilers: each builds, boots and passes (1 hour); KVER=7.3 KCC=gcc selects
 	@$(kernels) || echo 'What is not there is skipped.'
 	@$(runner) matrix

@@ -28,7 +28,7 @@ pub const COMMAND: &str = "modprobe zpci-vfio-pci && guest-test";
 /// The same for people.
 pub const DEMO: &str = "modprobe zpci-vfio-pci && guest-test demo";
 
-/// What a guest runs. It has the host's kernel and the host's initial RAM disk, and the addresses from its
+/// What a guest runs. It has the kernel and the initial RAM disk that a host has, and the addresses from its
 /// kernel's command line.
 const IN_GUEST: &str = "\
 modprobe -a virtio_net ism smc smc_diag || exit

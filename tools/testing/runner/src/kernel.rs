@@ -32,6 +32,8 @@ pub enum Flavour {
     Unmediated,
     /// What users run, with the unit tests: all that the rungs need, and every compiler can build it.
     Units,
+    /// Debug with the race detector and other expensive ones, but without KASAN, which excludes it.
+    Race,
 }
 
 impl Flavour {
@@ -41,10 +43,11 @@ impl Flavour {
             "debug" => Ok(Self::Debug),
             "unmediated" => Ok(Self::Unmediated),
             "units" => Ok(Self::Units),
+            "race" => Ok(Self::Race),
             _ => Err(Error::new(
                 "FLAVOUR",
                 format!("'{name}' is not a flavour of the kernel"),
-                "Use release, debug, unmediated or units",
+                "Use release, debug, unmediated, units or race",
             )),
         }
     }
@@ -55,6 +58,7 @@ impl Flavour {
             Self::Debug => "debug",
             Self::Unmediated => "unmediated",
             Self::Units => "units",
+            Self::Race => "race",
         }
     }
 
@@ -64,9 +68,41 @@ impl Flavour {
             Self::Release => &["base.config"],
             Self::Debug | Self::Unmediated => &["base.config", "debug.config"],
             Self::Units => &["base.config", "units.config"],
+            Self::Race => &["base.config", "debug.config", "race.config"],
         };
         let dir = tree.join("tools/testing/kernel");
         names.iter().map(|name| dir.join(name)).collect()
+    }
+
+    /// What it is booted with: pages that are freed get a pattern.
+    pub fn boot_options(self) -> &'static str {
+        match self {
+            Self::Race => "page_poison=1",
+            _ => "",
+        }
+    }
+
+    /// What it is compiled with: the race detector is for the module, which it would hardly look at if it
+    /// had all of the kernel to look at. Whoever else writes to what the module reads is seen by that.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Race => &["KCSAN_SANITIZE=n"],
+            _ => &[],
+        }
+    }
+
+    /// Options of rustc for the module. It does not know the race detector on s390; LLVM does. These are
+    /// the kernel's for C.
+    pub fn rust_options(self) -> &'static str {
+        match self {
+            Self::Race => {
+                "-Cpasses=tsan -Cllvm-args=-force-attribute=sanitize_thread \
+                 -Cllvm-args=-tsan-instrument-func-entry-exit=0 \
+                 -Cllvm-args=-tsan-compound-read-before-write=1 \
+                 -Cllvm-args=-tsan-distinguish-volatile=1"
+            }
+            _ => "",
+        }
     }
 
     /// About how many actions make announces, for the progress line alone.
@@ -74,6 +110,7 @@ impl Flavour {
         match self {
             Self::Release | Self::Units => 1810,
             Self::Debug | Self::Unmediated => 1900,
+            Self::Race => 2040,
         }
     }
 
@@ -83,12 +120,13 @@ impl Flavour {
             Self::Release => "release",
             Self::Debug | Self::Unmediated => "debug",
             Self::Units => "units",
+            Self::Race => "race",
         }
     }
 
     /// Whether the kernel looks for defects.
     pub fn is_debug(self) -> bool {
-        matches!(self, Self::Debug | Self::Unmediated)
+        matches!(self, Self::Debug | Self::Unmediated | Self::Race)
     }
 }
 
@@ -321,7 +359,8 @@ impl Kernel {
     pub fn compile(&self, cache: &Cache, what: &str, goals: &[&str]) -> Result<PathBuf> {
         let log = self.log(cache);
         let mut make = self.make();
-        progress::run(what, make.args(goals), &log, |done| {
+        make.args(self.flavour.arguments()).args(goals);
+        progress::run(what, &mut make, &log, |done| {
             format!("{done} of about {}", self.flavour.actions().max(done))
         })?;
         Ok(log)

@@ -21,6 +21,9 @@ const COMPLAINTS: &[&str] = &[
     "ODEBUG:",
     "list_add corruption",
     "list_del corruption",
+    // "Poison overwritten", "Redzone overwritten" and the like of an object; the same of pages.
+    " overwritten",
+    "pagealloc: ",
     "usercopy: Kernel memory",
     "Bad page",
     "scheduling while atomic",
@@ -129,6 +132,11 @@ mod tests {
             "refcount_t: underflow; use-after-free.",
             "BUG: sleeping function called from invalid context at x.c:1",
             "rust_kernel: panicked at drivers/x.rs:1:2:",
+            "BUG: KCSAN: data-race in a / b",
+            "UBSAN: shift-out-of-bounds in x.c:1:2",
+            "ODEBUG: free active (active state 0) object: 1 object type: timer_list",
+            "BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "pagealloc: memory corruption",
         ] {
             let log = format!("{GOOD}{line}\nmore\n");
             assert_eq!(complaint(&log), [line, "more"]);

@@ -98,8 +98,8 @@ usage: runner run             boot the machine and show the driver at work
        runner rust-analyzer   write rust-project.json for the module's crates
        runner vm-paths        print where the machine's parts are
 
-Environment: FLAVOUR=release|debug|unmediated|units  RUN='command'  FILES='files to copy to /'  SMP=2
-             MEM=1G  TIMEOUT=seconds  LONG=1  SEED=1  QEMU_ARGS='more arguments'
+Environment: FLAVOUR=release|debug|unmediated|units|race  RUN='command'  FILES='files to copy to /'
+             SMP=2  MEM=1G  TIMEOUT=seconds  LONG=1  SEED=1  QEMU_ARGS='more arguments'
              KSRC=directory of a Linux source  KVER=7.2: another version of it
              KCC=gcc: GCC compiles the kernel, and not clang
              QVER=11.1: another version of the patched QEMU

@@ -42,7 +42,12 @@ impl<'a> Module<'a> {
     pub fn key(&self) -> Result<String> {
         let mut sources: Vec<_> = SOURCES.iter().map(|name| self.tree.join(name)).collect();
         sources.push(self.tree.join(UNMEDIATED));
-        Ok(cache::key(&(&self.kernel.key, cache::files_key(&sources)?)))
+        let options = self.kernel.flavour.rust_options();
+        Ok(cache::key(&(
+            &self.kernel.key,
+            options,
+            cache::files_key(&sources)?,
+        )))
     }
 
     /// Builds the module and installs it, with the kernel's own, below `stage`.
@@ -149,6 +154,10 @@ impl<'a> Module<'a> {
         let mut make = self.kernel.make();
         make.arg(format!("M={}", self.tree.display()))
             .arg(format!("MO={}", self.build.display()));
+        let options = self.kernel.flavour.rust_options();
+        if !options.is_empty() {
+            make.arg(format!("KRUSTFLAGS={options}"));
+        }
         if self.kernel.flavour != Flavour::Release {
             make.args([
                 "CONFIG_ZPCI_VFIO_PCI_DEBUG=y",

@@ -285,6 +285,8 @@ pub fn shell(cache: &Cache, guest: &Guest, machine: &Machine) -> Result<ExitStat
 }
 
 fn qemu(guest: &Guest, machine: &Machine, initrd: &Path, kernel_args: &str) -> Command {
+    let options = guest.kernel.flavour.boot_options();
+    let kernel_args = format!("console=ttysclp0 panic=-1 {kernel_args} {options}");
     // QEMU does not outlive us, however we end.
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "--"])
@@ -298,7 +300,7 @@ fn qemu(guest: &Guest, machine: &Machine, initrd: &Path, kernel_args: &str) -> C
         .arg("-initrd")
         .arg(initrd)
         .arg("-append")
-        .arg(format!("console=ttysclp0 panic=-1 {kernel_args}"))
+        .arg(kernel_args.trim_end())
         .args(&machine.qemu_args);
     qemu
 }

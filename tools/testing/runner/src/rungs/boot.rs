@@ -158,7 +158,15 @@ impl Boot {
                 files.push(fuzz::program(tree, &scratch, true)?);
                 files
             }
-            Files::LinuxGuest => chain::files(cache, tree, &scratch, guest, &patched)?,
+            Files::LinuxGuest => {
+                // An emulated host emulates nothing but a kernel that users run.
+                let light = match flavour {
+                    Flavour::Release => None,
+                    _ => Some(Guest::get(cache, Flavour::Release, tree)?),
+                };
+                let inner = light.as_ref().unwrap_or(guest);
+                chain::files(cache, tree, &scratch, inner, &patched)?
+            }
             Files::Packages => packages::files(cache, tree, &guest.kernel, &scratch)?,
         });
         let filter = filter.filter(|_| matches!(self.results, Results::Output | Results::Witness));

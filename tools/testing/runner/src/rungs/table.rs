@@ -32,6 +32,30 @@ set -- /sys/kernel/debug/kunit/zpci_vfio_pci_*/run
 printf 'KTAP version 1\n1..%s\n' $# >/dev/kmsg
 for run; do echo 1 >$run || exit; done";
 
+/// The rules of the region.
+const REGION: &str = "modprobe zpci-vfio-pci && IN_ORDER=1 region-test";
+
+/// What its tests skip on a kernel that looks for defects.
+const REGION_SKIPS: &[(&str, usize)] =
+    &[("huge pages (hugetlb)", 1), ("huge pages (transparent)", 1)];
+
+/// The same of the tests of what the host does.
+const LIFECYCLE_SKIPS: &[(&str, usize)] = &[
+    ("contention: nobody waits long", 1),
+    ("error, then recovery by the host", 2),
+];
+
+/// The tests of guests.
+const GUEST: Boot = Boot {
+    flavour: Flavour::Release,
+    functions: chain::FUNCTIONS,
+    trace: chain::TRACE,
+    files: Files::LinuxGuest,
+    command: chain::COMMAND,
+    results: Results::Witness,
+    ..BOOT
+};
+
 /// Those of `make test`, in the order in which they are climbed.
 pub const RUNGS: &[Rung] = &[
     Rung {
@@ -92,11 +116,11 @@ pub const RUNGS: &[Rung] = &[
     Rung {
         name: "region",
         seconds: 90,
-        skips: &[("huge pages (hugetlb)", 1), ("huge pages (transparent)", 1)],
+        skips: REGION_SKIPS,
         kind: Kind::Boot(Boot {
             // Where allocations fail is the debug kernel.
             release_for_one: |name| !name.contains("ENOMEM"),
-            command: "modprobe zpci-vfio-pci && IN_ORDER=1 region-test",
+            command: REGION,
             long: Some("--long"),
             skips_on_units: &[("ENOMEM", 6)],
             ..BOOT
@@ -149,10 +173,7 @@ pub const RUNGS: &[Rung] = &[
     Rung {
         name: "lifecycle",
         seconds: 110,
-        skips: &[
-            ("contention: nobody waits long", 1),
-            ("error, then recovery by the host", 2),
-        ],
+        skips: LIFECYCLE_SKIPS,
         kind: Kind::Boot(Boot {
             command: "lifecycle-test",
             long: Some("--long"),
@@ -224,30 +245,53 @@ pub const RUNGS: &[Rung] = &[
         name: "guest",
         seconds: 60,
         skips: &[],
-        kind: Kind::Boot(Boot {
-            flavour: Flavour::Release,
-            functions: chain::FUNCTIONS,
-            trace: chain::TRACE,
-            files: Files::LinuxGuest,
-            command: chain::COMMAND,
-            results: Results::Witness,
-            ..BOOT
-        }),
+        kind: Kind::Boot(GUEST),
     },
 ];
 
 /// Those that only who names them has run, for they take long.
-const ON_DEMAND: &[Rung] = &[Rung {
-    name: "cycles",
-    seconds: 1200,
-    skips: &[],
-    kind: Kind::Boot(Boot {
-        flavour: Flavour::Release,
-        command: "lifecycle-test --long",
-        only: Some("cycles"),
-        ..BOOT
-    }),
-}];
+const ON_DEMAND: &[Rung] = &[
+    Rung {
+        name: "cycles",
+        seconds: 1200,
+        skips: &[],
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Release,
+            command: "lifecycle-test --long",
+            only: Some("cycles"),
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "race-region",
+        seconds: 190,
+        skips: REGION_SKIPS,
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Race,
+            command: REGION,
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "race-lifecycle",
+        seconds: 320,
+        skips: LIFECYCLE_SKIPS,
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Race,
+            command: "lifecycle-test",
+            ..BOOT
+        }),
+    },
+    Rung {
+        name: "race-guest",
+        seconds: 600,
+        skips: &[],
+        kind: Kind::Boot(Boot {
+            flavour: Flavour::Race,
+            ..GUEST
+        }),
+    },
+];
 
 /// All there are.
 pub fn all() -> impl Iterator<Item = &'static Rung> {
