@@ -3,11 +3,12 @@
 //! Mutants: the driver with a defect put in, which a test that is named must find. The same test
 //! must pass without the defect, or it would prove nothing: that is tried first.
 //!
-//! Each is a patch in `tools/testing/mutants`, with two or three lines before the diff:
+//! Each is a patch in `tools/testing/mutants`, with two to four lines before the diff:
 //!
 //! ```text
 //! Defect: what is wrong with the driver
 //! Killed-by: RUNG: the name of the test, or a part of it
+//! During: the test that is run, if what finds it is no test to be run: "kernel log"
 //! Kernel-says: what the log of the booted host must hold, too; the kernel may have died of it
 //! ```
 
@@ -34,6 +35,7 @@ pub struct Mutant {
     defect: String,
     pub rung: &'static Rung,
     pub test: String,
+    during: Option<String>,
     message: Option<String>,
 }
 
@@ -71,7 +73,7 @@ pub fn test(tree: &Path, filters: &[&str]) -> Result<u8> {
             mutants.len(),
             mutant.name
         ));
-        let key = (mutant.rung.name, mutant.test.as_str());
+        let key = (mutant.rung.name, mutant.filter(), mutant.test.as_str());
         let control = controls
             .entry(key)
             .or_insert_with(|| listed(mutant.control(&cache, tree, &work, &results)));
@@ -124,6 +126,7 @@ fn parse(name: &str, patch: &Path, text: &str) -> Option<Mutant> {
         defect: field("Defect: ")?.into(),
         rung: Rung::named(rung)?,
         test: test.into(),
+        during: field("During: ").map(String::from),
         message: field("Kernel-says: ").map(String::from),
     })
 }
@@ -134,6 +137,11 @@ impl Mutant {
         patch.args(["-p1", "--forward", "--batch", "--fuzz=0", "-i"]);
         patch.arg(&self.patch).current_dir(tree);
         patch
+    }
+
+    /// What of the rung is run.
+    fn filter(&self) -> &str {
+        self.during.as_ref().unwrap_or(&self.test)
     }
 
     /// Why its test says nothing about a mutant; nothing if it passes without the defect. In the same
@@ -149,9 +157,9 @@ impl Mutant {
         copy(tree, work)?;
         let results = results.join("control");
         fs::create_dir_all(&results).context("making the results' directory")?;
-        let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
+        let tests = self.rung.run(cache, work, &results, Some(self.filter()))?;
         let group = Test::group(self.rung.name, tests);
-        if group.passes(&self.test) {
+        if group.passes(self.filter()) && group.passes(&self.test) {
             return Ok(Vec::new());
         }
         let (test, rung) = (&self.test, self.rung.name);
@@ -186,7 +194,7 @@ impl Mutant {
         if vm::var("TIMEOUT").is_none() {
             env::set_var("TIMEOUT", "300");
         }
-        let tests = self.rung.run(cache, work, &results, Some(&self.test))?;
+        let tests = self.rung.run(cache, work, &results, Some(self.filter()))?;
         let group = Test::group(self.rung.name, tests);
         let failures = group.failures();
         let mut objections = Vec::new();
@@ -263,6 +271,13 @@ mod tests {
         let text = text.replace("\n\n", "\nKernel-says: possible\n\n");
         let mutant = parse("x", Path::new("x.patch"), &text).unwrap();
         assert_eq!(mutant.message.as_deref(), Some("possible"));
+        assert_eq!(mutant.filter(), "EINVAL: len 0");
+        let text = text.replace("\n\n", "\nDuring: header\n\n");
+        let mutant = parse("x", Path::new("x.patch"), &text).unwrap();
+        assert_eq!(
+            (mutant.filter(), &*mutant.test),
+            ("header", "EINVAL: len 0")
+        );
         assert!(parse("x", Path::new(""), "Defect: none\n").is_none());
         assert!(parse(
             "x",

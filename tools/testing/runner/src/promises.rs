@@ -52,6 +52,8 @@ const SOURCES: &[(&str, &[&str])] = &[
             "tools/testing/runner/src/chain.rs",
         ],
     ),
+    ("race-region", &[RUNNERS]),
+    ("race-lifecycle", &[RUNNERS]),
 ];
 
 /// The tests that every boot is good for.
