@@ -84,10 +84,9 @@ fn run_guest(work: &Work, name: &str) -> Result<Vec<String>> {
     }
     let text = fs::read_to_string(&work.log);
     let text = text.context(format!("reading {}", work.log.display()))?;
-    let mut last: Vec<_> = text.lines().rev().take(9).map(str::to_owned).collect();
-    last.push(format!("{name} fails; the last lines of its log:"));
-    last.reverse();
-    Ok(last)
+    let mut objections = vec![format!("{name} fails; the last lines of its log:")];
+    objections.extend(progress::last(&text, 9));
+    Ok(objections)
 }
 
 fn own_tests(work: &Work) -> Result<Vec<Test>> {
@@ -99,10 +98,12 @@ fn own_tests(work: &Work) -> Result<Vec<Test>> {
     let text = fs::read_to_string(&work.log);
     let text = text.context(format!("reading {}", work.log.display()))?;
     let mut tests = results(&text);
-    let otherwise = (!status.success() || tests.is_empty()).then(|| text.lines().rev().take(20));
-    let last = otherwise.map(|lines| lines.map(str::to_owned).collect::<Vec<_>>());
-    let last = last.unwrap_or_default().into_iter().rev().collect();
-    tests.push(Test::check("the end of the suite", last));
+    let good = status.success() && !tests.is_empty();
+    let last = if good { "" } else { &text };
+    tests.push(Test::check(
+        "the end of the suite",
+        progress::last(last, 20),
+    ));
     Ok(tests)
 }
 
