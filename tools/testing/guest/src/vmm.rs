@@ -213,10 +213,7 @@ impl Vmm {
 
     /// Whether QEMU still has something of it.
     pub fn has_function(&mut self) -> Result<bool, Failure> {
-        let peripheral = json!({ "path": "/machine/peripheral" });
-        let devices = self.monitor.call("qom-list", peripheral)?;
-        let mut devices = devices.as_array().into_iter().flatten();
-        Ok(devices.any(|device| device["name"] == "ism0" || device["name"] == "zpci0"))
+        Ok(self.monitor.has("ism0")? || self.monitor.has("zpci0")?)
     }
 
     /// Has the guest shut itself down, and returns how QEMU ended.
@@ -350,6 +347,14 @@ impl Monitor {
     /// Removes a device, or has the guest asked for it.
     pub fn remove(&mut self, id: &str) -> Result<(), Failure> {
         self.call("device_del", json!({ "id": id })).map(drop)
+    }
+
+    /// Whether there is a device that was given this name.
+    pub fn has(&mut self, id: &str) -> Result<bool, Failure> {
+        let peripheral = json!({ "path": "/machine/peripheral" });
+        let devices = self.call("qom-list", peripheral)?;
+        let mut devices = devices.as_array().into_iter().flatten();
+        Ok(devices.any(|device| device["name"] == id))
     }
 
     /// Adds a device that is described as on the command line.

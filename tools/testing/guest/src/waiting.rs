@@ -32,6 +32,11 @@ pub(crate) const STEPS: &[Step] = &[
         run: deconfigure,
     },
     Step {
+        name: "a function is unplugged after the request that is under way, not before",
+        story: "Another reset. The function is unplugged meanwhile, and the guest is reset.",
+        run: unplug,
+    },
+    Step {
         name: "a function is busy for a guest whose request has waited for 5 s (EAGAIN)",
         story: "Four resets, one right after the other. The guest stores again and again.",
         run: gives_up,
@@ -46,12 +51,18 @@ pub(crate) const STEPS: &[Step] = &[
 /// The function that takes its time to reset.
 const ADDRESS: &str = "0005:00:00.0";
 
+/// What QEMU calls it.
+const ID: &str = "slow";
+
 /// The one that takes its time to read, and what it is to the kernel.
 const DISK: &str = "/dev/nvme0n1";
 
 const CONSOLE: &str = "/tmp/waiting.console";
 const MONITOR: &str = "/tmp/waiting.monitor";
 const TRACE: &str = "/tmp/waiting.trace";
+
+/// Has QEMU write each request down as it ends.
+const TRACED: [&str; 4] = ["-trace", "s390_pci_io", "-D", TRACE];
 
 /// A store that takes longer waits for the reset.
 const SLOW_MS: u64 = 1000;
@@ -105,8 +116,9 @@ impl Waiting {
         // QEMU resets it, too, and shall not wait for the slow kind of reset.
         set_reset_method("flr")?;
         let mut qemu = vmm::bare(program, CONSOLE, MONITOR);
-        qemu.args(["-device", "zpci,uid=5,fid=5,target=slow,io-region=on"])
-            .args(["-device", &format!("vfio-pci,id=slow,host={ADDRESS}")])
+        let zpci = format!("zpci,uid=5,fid=5,target={ID},io-region=on");
+        qemu.args(["-device", &zpci])
+            .args(["-device", &format!("vfio-pci,id={ID},host={ADDRESS}")])
             .args(more);
         // What another guest has said is not of interest; most often there was none.
         let _ = fs::remove_file(CONSOLE);
@@ -268,9 +280,53 @@ fn take_away(chain: &mut Chain, action: &str) -> Outcome {
     }
 }
 
+/// The guest does not listen: the function is unplugged when the machine is reset.
+fn unplug(chain: &mut Chain) -> Outcome {
+    // Without a function the guest ends, and QEMU with it, unless told.
+    let more = [&TRACED, ["-action", "panic=pause"].as_slice()].concat();
+    let guest = chain.waiting.insert(Waiting::start("/wait-on", &more)?);
+    let monitor = &mut guest.monitor;
+    let mut reset = reset()?;
+    let mut waiting = None;
+    wait_until("a store waits", || {
+        waiting = last_beat()?.filter(|beat| beat.ms >= SLOW_MS);
+        Ok(waiting.is_some())
+    })?;
+    let store = waiting.map_or(0, |beat| beat.store);
+    let before = vmm::traced(TRACE)?.len();
+    monitor.remove(ID)?;
+    ensure(monitor.has(ID)?, || {
+        "the function has gone, and nobody has asked the guest".into()
+    })?;
+    let beat = last_beat()?.map_or(0, |beat| beat.number);
+    let mut after = None;
+    wait_until("a sign of life of the guest", || {
+        after = last_beat()?.filter(|after| after.number > beat);
+        Ok(after.is_some())
+    })?;
+    ensure(after.is_some_and(|after| after.store == store), || {
+        "the store has not waited for long enough".into()
+    })?;
+
+    monitor.execute("system_reset")?;
+    wait_until("the function has gone", || Ok(!monitor.has(ID)?))?;
+    let requests = vmm::traced(TRACE)?;
+    let status = vmm::wait(&mut reset)?;
+    ensure(status.success(), || format!("the reset: {status}"))?;
+    let result = requests.get(before).map(|request| request.result.as_str());
+    ensure(result == Some("0"), || {
+        format!("when the function had gone, its request had {result:?}")
+    })?;
+    wait_until("the guest without a function", || {
+        Ok(lines()?.iter().any(|line| line == "no function"))
+    })?;
+    chain.waiting.take().map_or(Ok(()), Waiting::end)?;
+    let found = "when the function had gone, its request had succeeded; the guest finds none";
+    Ok(found.into())
+}
+
 fn gives_up(chain: &mut Chain) -> Outcome {
-    let more = ["-trace", "s390_pci_io", "-D", TRACE];
-    chain.waiting = Some(Waiting::start("/wait-on", &more)?);
+    chain.waiting = Some(Waiting::start("/wait-on", &TRACED)?);
     let mut resets = Vec::new();
     for _ in 0..RESETS {
         resets.push(reset()?);
