@@ -164,7 +164,7 @@ pub(crate) const CLOSED: &[Closed] = &[
     Closed {
         name: "ENOMEM: no memory to bind the driver",
         run: |function| {
-            let failing = Failing::new()?;
+            let failing = Failing::objects()?;
             let allocations = Allocations::trace()?;
             let address = function.address().to_string();
             let control = |name| {
@@ -187,8 +187,7 @@ pub(crate) const CLOSED: &[Closed] = &[
                     nothing_is_left(function);
                     match result.is_err() && made.contains("vfio_assign_device_set") {
                         // The rest is the VFIO core's, which soon gives up a group in a way that it
-                        // warns about itself: with the IOMMU group still in it. Two binds do not
-                        // allocate quite the same, so this stops some allocations before that.
+                        // warns about itself: with the IOMMU group still in it.
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),
                     }
@@ -217,19 +216,41 @@ impl Failing {
     /// How often a test may look for an allocation that it wants to fail.
     const ROUNDS: u32 = 20;
 
+    /// Objects and pages.
     fn new() -> Result<Self, Skip> {
-        // Allocations that may wait fail as well, single pages and those for user space, too; and
-        // nothing is said about it.
+        Self::with_pages_from_order("0")
+    }
+
+    /// Objects alone: how many pages they take depends on what was before.
+    fn objects() -> Result<Self, Skip> {
+        Self::with_pages_from_order("32")
+    }
+
+    fn with_pages_from_order(min_order: &str) -> Result<Self, Skip> {
+        let set = |path: &Path, value| {
+            fs::write(path, value).map_err(|error| Skip(format!("{}: {error}", path.display())))
+        };
+        // Allocations that may wait fail as well, those for user space, too; and nothing is said
+        // about it.
         for (file, value) in [
             ("failslab/ignore-gfp-wait", "N"),
+            ("failslab/cache-filter", "Y"),
             ("failslab/verbose", "0"),
             ("fail_page_alloc/ignore-gfp-wait", "N"),
             ("fail_page_alloc/ignore-gfp-highmem", "N"),
-            ("fail_page_alloc/min-order", "0"),
+            ("fail_page_alloc/min-order", min_order),
             ("fail_page_alloc/verbose", "0"),
         ] {
-            fs::write(Path::new("/sys/kernel/debug").join(file), value)
-                .map_err(|error| Skip(format!("{file}: {error}")))?;
+            set(&Path::new("/sys/kernel/debug").join(file), value)?;
+        }
+        // All objects but those that kmemleak makes for each of the others. It can do without, so
+        // that nothing is seen of such a failure, and it makes one more the next time.
+        let caches = fs::read_dir("/sys/kernel/slab").map_err(|error| Skip(error.to_string()))?;
+        for cache in caches {
+            let path = cache.map_err(|error| Skip(error.to_string()))?.path();
+            let is_kmemleak =
+                path.ends_with("kmemleak_object") || path.ends_with("kmemleak_scan_area");
+            set(&path.join("failslab"), if is_kmemleak { "0" } else { "1" })?;
         }
         let file = File::options()
             .read(true)
