@@ -6,8 +6,11 @@
 //! A child is another process in every respect: it inherits no file but its pipes.
 
 use booted::end_of;
+use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
+    os::fd::OwnedFd,
     process::{ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         mpsc::{channel, Receiver, RecvTimeoutError},
@@ -106,6 +109,22 @@ impl Child {
     pub fn is_running(&mut self) -> bool {
         let process = self.process.as_mut().expect("it is there");
         matches!(process.try_wait(), Ok(None))
+    }
+
+    /// A file that it has open, by the start of its name.
+    pub fn file(&self, start: &str) -> OwnedFd {
+        let process = self.process.as_ref().expect("it is there");
+        let files = fs::read_dir(format!("/proc/{}/fd", process.id())).expect("its files");
+        let number = files
+            .filter_map(Result::ok)
+            .find(|file| {
+                fs::read_link(file.path())
+                    .is_ok_and(|name| name.to_str().is_some_and(|name| name.starts_with(start)))
+            })
+            .and_then(|file| file.file_name().to_str()?.parse().ok())
+            .unwrap_or_else(|| panic!("'{}' has no {start}", self.name));
+        let process = pidfd_open(Pid::from_child(process), PidfdFlags::empty()).expect("a pidfd");
+        pidfd_getfd(process, number, PidfdGetfdFlags::empty()).expect("its file")
     }
 
     /// Kills it and returns how long it took to die.

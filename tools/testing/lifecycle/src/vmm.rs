@@ -10,7 +10,7 @@ use crate::{
     tally::Tally,
 };
 use rustix::io::Errno;
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use pace::Pace;
 
@@ -136,6 +136,11 @@ impl Vmm {
     pub fn error(&mut self, limit: Duration) -> Tally {
         let answer = self.0.hear("error", limit);
         Tally::parse(&answer).unwrap_or_else(|| panic!("error: '{answer}'"))
+    }
+
+    /// Its device, which is open as long as somebody has it.
+    pub fn device(&self) -> OwnedFd {
+        self.0.file("/dev/vfio/devices/")
     }
 
     /// Kills it and returns how long it took to die.
