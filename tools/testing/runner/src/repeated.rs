@@ -17,7 +17,8 @@ const LOCKING: &str = "Documentation/arch/s390/vfio-zpci-io-locking.rst";
 const HEADER: &str = "include/uapi/linux/vfio_zpci_io.h";
 const CLIENT: &str = "tools/vfio-zpci-io/src/abi.rs";
 const LAYOUT: &str = "drivers/vfio/pci/zpci/request.rs";
-const QEMU: &str = "tools/qemu/patches/0027-s390x-pci-Use-the-zPCI-I-O-region-of-vfio-pci.patch";
+const QEMU: &str = "tools/qemu/patches/0029-s390x-pci-Use-the-zPCI-I-O-region-of-vfio-pci.patch";
+const IMPORT: &str = "tools/qemu/patches/0028-linux-headers-Add-vfio_zpci_io.h.patch";
 
 /// A number, where it is defined, and who repeats it: a file, and words with `{}` in the place of the
 /// number.
@@ -83,7 +84,6 @@ const NUMBERS: &[Number] = &[
         repeated: &[
             (CLIENT, "pub const REGION_SUBTYPE: u32 = {};"),
             (REGION, "``VFIO_REGION_SUBTYPE_IBM_ZPCI_IO`` ({})"),
-            (QEMU, "#define VFIO_REGION_SUBTYPE_IBM_ZPCI_IO {} "),
         ],
     },
     Number {
@@ -388,24 +388,45 @@ fn qemu_answers_as_the_document_says() {
     }
 }
 
-/// The layout that QEMU has without the kernel's headers.
-#[test]
-fn qemu_has_the_structures_of_the_kernel() {
-    let kernel = read(HEADER);
-    let qemu = added(QEMU);
-    for structure in ["struct vfio_zpci_io_hdr {", "struct vfio_zpci_io_req {"] {
-        let members = |text: &str| -> Vec<String> {
-            let (_, body) = text.split_once(structure).expect(structure);
-            let (body, _) = body.split_once("};").expect("its end");
-            let lines = body.lines().map(str::trim);
-            let members = lines.filter(|line| line.ends_with(';'));
-            let plain = |line: &str| {
-                line.replace("__u", "")
-                    .replace("uint", "")
-                    .replace("_t", "")
-            };
-            members.map(plain).collect()
-        };
-        assert_eq!(members(&qemu), members(&kernel), "{structure}");
+/// A line of a header as `scripts/headers_install.sh` of the kernel makes it for programs: of what that
+/// changes, our header has the name of its guard alone.
+fn exported(line: &str) -> String {
+    for before in ["#ifndef ", "#define ", "#endif /* "] {
+        if let Some(name) = line.strip_prefix(&format!("{before}_UAPI")) {
+            return format!("{before}{name}");
+        }
     }
+    line.to_owned()
+}
+
+/// Else the region would be one thing to the host, and another to QEMU.
+#[test]
+fn qemu_has_the_header_of_the_kernel() {
+    let kernel = read(HEADER);
+    for changed in [
+        "__user",
+        "__force",
+        "__iomem",
+        "__packed",
+        "__attribute_const__",
+        "__KERNEL__",
+        "__EXPORTED_HEADERS__",
+        "__ASSEMBLY__",
+        "linux/compiler.h",
+        "inline",
+        "asm",
+        "volatile",
+    ] {
+        assert!(!kernel.contains(changed), "{changed}: see exported()");
+    }
+    let patch = read(IMPORT);
+    let (_, file) = patch
+        .split_once("+++ b/linux-headers/linux/vfio_zpci_io.h\n@@ -0,0 ")
+        .expect("a new file");
+    let lines = file.lines().skip(1);
+    let copy: Vec<_> = lines
+        .map(|line| line.strip_prefix('+').expect("no other file"))
+        .collect();
+    let kernel: Vec<_> = kernel.lines().map(exported).collect();
+    assert_eq!(copy, kernel);
 }
