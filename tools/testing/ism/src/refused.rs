@@ -252,13 +252,10 @@ fn host_gets_in_between_attempts() -> Outcome {
     Ok(())
 }
 
-/// Waits until a request to a function that is busy and slow has been tried; returns how often.
-fn tried(fid: u32, sender: &mut Sender) -> usize {
-    loop {
-        match trace::so_far(fid).len() {
-            0 => assert!(!sender.ends(Duration::from_millis(20)), "it tries"),
-            tried => return tried,
-        }
+/// Waits until a request to a function that is busy and slow has been tried.
+fn tried(fid: u32, sender: &mut Sender) {
+    while trace::so_far(fid).is_empty() {
+        assert!(!sender.ends(Duration::from_millis(20)), "it tries");
     }
 }
 
@@ -285,13 +282,14 @@ fn killed_while_busy() -> Outcome {
     let fid = nvme::BUSY_AND_SLOW;
     let ((before, ended), issued) = trace::during(fid, || {
         let mut sender = Sender::start(fid, "PCISTB");
-        let before = tried(fid, &mut sender);
+        tried(fid, &mut sender);
         sender.child.kill().expect("killed");
-        (before, sender.ends(LIMIT))
+        // Some may have ended since, however long this process had to wait for a processor.
+        (trace::so_far(fid).len(), sender.ends(LIMIT))
     });
     assert!(ended, "it dies within {LIMIT:?}");
     let after = issued.len() - before;
-    assert!(after <= 2, "{after} attempts after that");
+    assert!(after <= 1, "{after} attempts after that");
     Ok(())
 }
 
