@@ -30,11 +30,13 @@ const PATIENCE: &str = "10";
 pub fn test(tree: &Path) -> Result<u8> {
     let cache = Cache::open()?;
     let mut steps = Steps::new(&cache, 2)?;
-    let item = format!("qemu-trial-{}", cache::key(tree));
+    let recipe = Recipe::read(&cache, tree)?;
+    // What one version is configured with does not do for another.
+    let key = cache::key(&(tree, recipe.source.name()));
+    let item = format!("qemu-trial-{key}");
     let _lock = cache.lock(&item)?;
     let dir = kept(&L0).unwrap_or_else(|| cache.path(&item));
     let work = Work::new(&cache, &L0, &dir)?;
-    let recipe = Recipe::read(&cache, tree)?;
     steps.take("each patch builds", || build_each(&recipe, &work))?;
     steps.take("QEMU's own tests", || own_tests(&work))?;
     steps.end()
