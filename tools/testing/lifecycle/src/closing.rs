@@ -69,8 +69,8 @@ pub(crate) fn tests() -> Vec<Test> {
             let vmm = Vmm::start(4);
             let mut host = Host::start(&["reset"], 10);
             thread::sleep(Duration::from_millis(100));
-            // It is closed when the resets are over: an IOMMU of s390 is not given back during one,
-            // and the kernel warns about that (tools/upstream/fixes/s390-iommu-reset-race.patch).
+            // It is closed when the resets are over: during one, Linux may fail to change the IOMMU
+            // domain of a function, and warns (tools/upstream/fixes/s390-iommu-reset-race.patch).
             let device = vmm.device();
             killed(vmm);
             // While the host resets the function, nobody can open it (EAGAIN).
