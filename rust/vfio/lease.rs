@@ -181,13 +181,10 @@ impl Lease {
         loop {
             let memory = memory()?;
             if let Some(role) = self.try_enter(lock) {
-                if let Some(since) = since {
-                    self.stats.waited(Instant::elapsed(&since));
-                }
                 return Ok((role, memory));
             }
             drop(memory);
-            self.wait(lock, *since.get_or_insert_with(Instant::now))?;
+            self.wait(lock, &mut since)?;
         }
     }
 
@@ -219,26 +216,34 @@ impl Lease {
         None
     }
 
-    /// Waits until another [`Lease::try_enter`] is worth it.
+    /// Waits until another [`Lease::try_enter`] is worth it; `since` is when the first wait of the
+    /// request began.
     #[cold]
-    fn wait(&self, lock: DeviceLock<'_>, since: Instant<Monotonic>) -> Result {
-        loop {
+    fn wait(&self, lock: DeviceLock<'_>, since: &mut Option<Instant<Monotonic>>) -> Result {
+        let since = *since.get_or_insert_with(|| {
+            self.stats.waits();
+            Instant::now()
+        });
+        let result = loop {
             // Leaders and `remove()` wake us. Other holders of the device lock (a reset, error
             // recovery, probe) know nothing of us, so we look again with every tick.
             let woken = self.outside.wait_killable(1, || {
                 self.word.load(Acquire) & (OPEN | REMOVING) != 0 || !lock.is_locked()
             });
             match woken {
-                Woken::True => return Ok(()),
+                Woken::True => break Ok(()),
                 Woken::Late => {
                     self.stats.tick();
-                    return Ok(());
+                    break Ok(());
                 }
-                Woken::Killed => return Err(EINTR),
-                Woken::TimedOut if since.elapsed() > PATIENCE => return Err(EAGAIN),
+                Woken::Killed => break Err(EINTR),
+                Woken::TimedOut if since.elapsed() > PATIENCE => break Err(EAGAIN),
                 Woken::TimedOut => {}
             }
-        }
+        };
+        // Whatever comes of it: a request that gives up has waited longest.
+        self.stats.waited(since.elapsed());
+        result
     }
 
     /// Leaves the lease.
@@ -322,7 +327,10 @@ mod tests {
         bindings,
         wait_queue::as_killed, //
     };
-    use kernel::types::Opaque;
+    use kernel::{
+        time::delay::fsleep,
+        types::Opaque, //
+    };
 
     /// A PCI function of which nothing works but the device lock.
     fn function() -> Result<KBox<Opaque<bindings::pci_dev>>> {
@@ -424,7 +432,7 @@ mod tests {
     fn waiting_ends_at_once_when_the_device_lock_is_free() -> Result {
         let (function, lease) = (function()?, lease()?);
 
-        lease.wait(device_lock(&function), Instant::now())
+        lease.wait(device_lock(&function), &mut None)
     }
 
     #[test]
@@ -433,14 +441,19 @@ mod tests {
         let lock = device_lock(&function);
 
         assert!(lock.try_lock());
-        let since = Instant::now();
-        assert!(lease.wait(lock, since) == Err(EAGAIN));
-        let time = since.elapsed();
+        let start = Instant::<Monotonic>::now();
+        assert!(lease.wait(lock, &mut None) == Err(EAGAIN));
+        let time = start.elapsed();
         assert!(time >= Delta::from_secs(5));
         // That it is not far more, on a machine that may be busy.
         assert!(time < Delta::from_secs(10));
         // SAFETY: Locked above.
         unsafe { lock.unlock() };
+
+        let (waits, longest) = lease.stats.waits_and_longest();
+        assert!(waits == 1);
+        assert!(longest >= Delta::from_secs(5));
+        assert!(longest <= time);
         Ok(())
     }
 
@@ -450,9 +463,26 @@ mod tests {
         let lock = device_lock(&function);
 
         assert!(lock.try_lock());
-        assert!(as_killed(|| lease.wait(lock, Instant::now())) == Err(EINTR));
+        assert!(as_killed(|| lease.wait(lock, &mut None)) == Err(EINTR));
         // SAFETY: Locked above.
         unsafe { lock.unlock() };
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_that_waits_twice_is_counted_once() -> Result {
+        let (function, lease) = (function()?, lease()?);
+        let lock = device_lock(&function);
+        let mut since = None;
+
+        lease.wait(lock, &mut since)?;
+        let between = Delta::from_millis(10);
+        fsleep(between);
+        lease.wait(lock, &mut since)?;
+        // From the first time on.
+        let (waits, longest) = lease.stats.waits_and_longest();
+        assert!(waits == 1);
+        assert!(longest >= between);
         Ok(())
     }
 }

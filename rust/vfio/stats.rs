@@ -27,7 +27,7 @@ use kernel::time::delay::udelay;
 #[pin_data]
 pub(crate) struct Stats {
     _dir: Dir,
-    /// Requests that had to wait for a lease.
+    /// Requests that had to wait for a lease, whether they got it or not.
     #[pin]
     waits: File<Atomic<u64>>,
     /// Waits that ended because a tick had passed, without a wakeup.
@@ -74,11 +74,25 @@ impl Stats {
         self.ticks.add(1, Relaxed);
     }
 
-    /// A request has waited.
-    pub(crate) fn waited(&self, time: Delta) {
+    /// A request has to wait.
+    pub(crate) fn waits(&self) {
         self.waits.add(1, Relaxed);
+    }
+
+    /// A request has waited for so long since then.
+    pub(crate) fn waited(&self, time: Delta) {
         // CAST: The clock does not go backwards.
         raise(&self.longest_wait_ns, time.as_nanos() as u64);
+    }
+}
+
+#[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
+impl Stats {
+    /// How many requests had to wait, and how long at most.
+    pub(crate) fn waits_and_longest(&self) -> (u64, Delta) {
+        let longest = self.longest_wait_ns.load(Relaxed);
+        // CAST: It was a time before.
+        (self.waits.load(Relaxed), Delta::from_nanos(longest as i64))
     }
 }
 
@@ -128,10 +142,10 @@ mod tests {
     fn waits_are_counted_and_the_longest_is_kept() -> Result {
         let stats = stats()?;
         for time in [3, 5, 4] {
+            stats.waits();
             stats.waited(Delta::from_nanos(time));
         }
-        assert!(stats.waits.load(Relaxed) == 3);
-        assert!(stats.longest_wait_ns.load(Relaxed) == 5);
+        assert!(stats.waits_and_longest() == (3, Delta::from_nanos(5)));
         assert!(stats.ticks.load(Relaxed) == 0);
         Ok(())
     }

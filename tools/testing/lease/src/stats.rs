@@ -16,5 +16,7 @@ impl Stats {
 
     pub(crate) fn inside(&self, _inside: u32) {}
 
+    pub(crate) fn waits(&self) {}
+
     pub(crate) fn waited(&self, _time: Delta) {}
 }
