@@ -13,6 +13,15 @@ use std::{
 /// Name of the VFIO driver with the zPCI I/O region.
 pub const DRIVER: &str = "zpci_vfio_pci";
 
+/// Which driver a function has, see [`Function::binding`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The driver that has it.
+    pub driver: Option<String>,
+    /// The driver that is to have it, by the file `driver_override`.
+    pub driver_override: Option<String>,
+}
+
 /// Address of a PCI function: domain, bus, device, function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -226,29 +235,44 @@ impl Function {
         Ok(Some(number).filter(|_| node.exists()))
     }
 
+    /// The driver that has it, and the one that is to have it.
+    pub fn binding(&self) -> Result<Binding, Error> {
+        Ok(Binding {
+            driver: self.driver()?,
+            driver_override: self.driver_override()?,
+        })
+    }
+
     /// Binds it to `driver`, whose module is loaded if need be, and takes it from the driver that
     /// has it: whether it is in use is the caller's to know. If that fails, it is as it was.
     pub fn bind(&self, driver: &str) -> Result<(), Error> {
-        if self.driver()?.as_deref() == Some(driver) {
+        let before = self.binding()?;
+        if before.driver.as_deref() == Some(driver) {
             return Ok(());
         }
         if !self.host.path("/sys/bus/pci/drivers").join(driver).exists() {
             modprobe(driver)?;
         }
-        let before = self.driver_override()?;
-        self.set_override(driver)?;
-        let result = self.probe();
-        match (result, self.driver()?) {
-            (Ok(()), Some(name)) if name == driver => Ok(()),
-            (result, _) => {
-                self.set_override(before.as_deref().unwrap_or_default())?;
-                self.probe()?;
-                Err(result.err().unwrap_or(Error::NotTaken {
-                    address: self.address,
-                    driver: driver.to_owned(),
-                }))
-            }
+        let result = self.give_to(driver);
+        if result.is_err() {
+            self.restore(&before)?;
         }
+        result
+    }
+
+    /// Gives it back to the driver that had it, or to none, with the `driver_override` of then.
+    /// Blocks until nobody has it open any more.
+    pub fn restore(&self, before: &Binding) -> Result<(), Error> {
+        let now = self.binding()?;
+        let result = match &before.driver {
+            _ if now.driver == before.driver => Ok(()),
+            Some(driver) => self.give_to(driver),
+            None => self.release(),
+        };
+        if self.driver_override()? != before.driver_override {
+            self.set_override(before.driver_override.as_deref().unwrap_or_default())?;
+        }
+        result
     }
 
     /// Takes it from the driver it was bound to by [`Self::bind`] and gives it back to its own,
@@ -265,13 +289,35 @@ impl Function {
         )
     }
 
+    /// Has the kernel bind it to this driver and no other.
+    fn give_to(&self, driver: &str) -> Result<(), Error> {
+        self.set_override(driver)?;
+        self.probe()?;
+        match self.driver()? {
+            Some(name) if name == driver => Ok(()),
+            _ => Err(Error::NotTaken {
+                address: self.address,
+                driver: driver.to_owned(),
+            }),
+        }
+    }
+
     /// Has the kernel choose a driver anew.
     fn probe(&self) -> Result<(), Error> {
+        self.release()?;
         let address = self.address.to_string();
-        if self.driver()?.is_some() {
-            write(&self.directory.join("driver/unbind"), &address)?;
-        }
         write(&self.host.path("/sys/bus/pci/drivers_probe"), &address)
+    }
+
+    /// Takes it from its driver, if it has one.
+    fn release(&self) -> Result<(), Error> {
+        match self.driver()? {
+            Some(_) => write(
+                &self.directory.join("driver/unbind"),
+                &self.address.to_string(),
+            ),
+            None => Ok(()),
+        }
     }
 }
 

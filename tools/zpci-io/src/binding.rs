@@ -74,16 +74,11 @@ pub(crate) fn while_bound<T>(
     driver: &str,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let before = function.driver()?;
-    let by_override = function.driver_override()?;
+    let before = function.binding()?;
     function.bind(driver)?;
     let result = work();
     // Also after a failure, and before anything is said.
-    match by_override {
-        Some(driver) => function.bind(&driver)?,
-        None if before.as_deref() == Some(driver) => {}
-        None => function.unbind()?,
-    }
+    function.restore(&before)?;
     result
 }
 

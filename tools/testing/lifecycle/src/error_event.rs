@@ -5,6 +5,7 @@
 use crate::{
     child::LIMIT,
     host::{self, Host},
+    stats,
     tally::Tally,
     vmm::Vmm,
     ADDRESS,
@@ -12,7 +13,10 @@ use crate::{
 use ktap::{test, Outcome, Skip, Test};
 use rustix::io::Errno;
 use std::time::Instant;
-use vfio_zpci_io::{Access, Device};
+use vfio_zpci_io::{
+    sysfs::{Binding, Function, DRIVER},
+    Access, Device, Error,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -47,7 +51,17 @@ pub(crate) fn tests() -> Vec<Test> {
             vmm.close();
             host.done(LIMIT).all_ok("unbind");
             vmm.exit();
-            // It is still in error.
+            // It is still in error, so that the driver cannot read what it has to know.
+            let function = Function::open(ADDRESS.parse().expect("an address")).expect("sysfs");
+            let nobodys = Binding {
+                driver: None,
+                driver_override: None,
+            };
+            function.restore(&nobodys).expect("no driver");
+            let error = function.bind(DRIVER).expect_err("it cannot be read");
+            assert!(matches!(error, Error::NotTaken { .. }), "{error}");
+            assert_eq!(function.binding().expect("sysfs"), nobodys);
+            assert!(!stats::directory().exists(), "nothing is left behind");
             host::does(&["power-off"]);
             Ok(())
         }),
