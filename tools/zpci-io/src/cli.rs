@@ -43,8 +43,9 @@ pub(crate) enum Command {
 
     /// Show what is known about a function
     ///
-    /// Reads sysfs only, unless told to open the function. Opening a function that nobody has open
-    /// resets it.
+    /// Does not open the function unless told to: opening a function that nobody has open resets it.
+    /// To see who uses it, looks at the open files of all processes, and opens its disks for a
+    /// moment.
     Info {
         #[arg(help = FUNCTION)]
         function: Name,

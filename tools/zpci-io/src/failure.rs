@@ -8,6 +8,13 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 use vfio_zpci_io::{sysfs::DRIVER, Error, RequestError};
 
+/// What to do about a function that cannot be opened twice.
+const OPEN: &str =
+    "Another process has the function open: end it first. 'zpci-io info FUNCTION' tells which.";
+
+/// As the client crate calls the first call by the character device.
+const BIND_IOMMUFD: &str = "VFIO_DEVICE_BIND_IOMMUFD";
+
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     /// What was asked for was not understood.
@@ -67,6 +74,9 @@ struct Report {
     code: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<&'static str>,
+    /// What the kernel said, if the system call that failed was not a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<RequestReport>,
 }
@@ -110,6 +120,7 @@ impl Failure {
             error: self.to_string(),
             code: self.code(),
             remedy: self.remedy(),
+            errno: self.errno(),
             request: self.request().map(|error| RequestReport {
                 errno: error.errno(),
                 issued: error.issued(),
@@ -117,6 +128,17 @@ impl Failure {
             }),
         };
         serde_json::to_string(&report).unwrap_or_default()
+    }
+
+    /// The errno of a system call that failed, unless it was a request.
+    fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Line { source, .. } => source.errno(),
+            Self::Function(Error::File { source, .. } | Error::Call { source, .. })
+            | Self::Data { source, .. }
+            | Self::Output(source) => source.raw_os_error(),
+            _ => None,
+        }
     }
 
     fn request(&self) -> Option<&RequestError> {
@@ -175,9 +197,15 @@ fn function_remedy(error: &Error) -> Option<&'static str> {
              it the other way, --group or --iommufd."
         }
         Error::NotViable(_) => "'zpci-io list' shows the drivers.",
+        // The kernel says it in this way where the function is open by its character device, and
+        // nothing else of the call can be wrong.
+        Error::Call {
+            call: BIND_IOMMUFD,
+            source,
+        } if source.kind() == io::ErrorKind::InvalidInput => OPEN,
         Error::File { source, .. } | Error::Call { source, .. } => match source.kind() {
             io::ErrorKind::PermissionDenied => "Run it as root.",
-            io::ErrorKind::ResourceBusy => "Another process has the function open: end it first.",
+            io::ErrorKind::ResourceBusy => OPEN,
             _ => return None,
         },
         _ => return None,

@@ -180,6 +180,10 @@ mod tests {
             (2, 64, "0x100")
         );
         assert_eq!((event.cc, event.status, event.tries), (-6, 8, 3));
+        assert_eq!(
+            event.to_string(),
+            "12.345678 00000010 PCISTB BAR 2 0x100 64 bytes: cc -6, status 8, 3 tries"
+        );
         assert_eq!(Event::parse("CPU:0 [LOST 3 EVENTS]"), None);
         assert_eq!(Event::parse(&line.replace("as=2", "as=x")), None);
     }

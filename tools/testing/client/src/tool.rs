@@ -9,6 +9,7 @@ use crate::{
 use ktap::{test, Outcome, Test};
 use rustix::{
     fs::{open, Mode, OFlags},
+    io::Errno,
     net::{
         sendmsg, socketpair, AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
         SocketFlags, SocketType,
@@ -25,7 +26,10 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use vfio_zpci_io::{sysfs::DRIVER, Access, Device};
+use vfio_zpci_io::{
+    sysfs::{Binding, DRIVER},
+    Access, Device,
+};
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -57,6 +61,10 @@ pub(crate) fn tests() -> Vec<Test> {
         test("zpci-io: closed pipe", closed_pipe),
         test("zpci-io: demo whose output nobody reads", unread_demo),
         test("zpci-io: doctor", doctor),
+        test(
+            "zpci-io check: a function is as it was, whatever it was to be",
+            check_and_restore,
+        ),
     ]
 }
 
@@ -160,7 +168,23 @@ fn open_function(access: Access) -> Outcome {
     // Not an error: nothing is opened.
     let info = run("info 10 --json").json();
     assert_eq!(info["users"].as_array().map(Vec::len), Some(1), "{info}");
-    assert_eq!(run("load 10 2 0 8").code, 1, "it is open already");
+    // In the words of the kernel for the one and for the other, and what they mean.
+    let open = |way| run(&format!("load 10 2 0 8 --json {way}"));
+    let errno = match access {
+        Access::Group => Errno::BUSY,
+        _ => Errno::INVAL,
+    };
+    for (way, errno) in [("--iommufd", errno), ("--group", Errno::BUSY)] {
+        let ended = open(way);
+        assert_eq!(ended.code, 1, "it is open already");
+        let error: serde_json::Value = serde_json::from_str(&ended.err).expect("JSON");
+        assert_eq!(error["errno"], errno.raw_os_error(), "{way}: {error}");
+        let remedy = error["remedy"].as_str().unwrap_or_default();
+        assert!(
+            remedy.contains("Another process has the function open"),
+            "{way}: {error}"
+        );
+    }
     drop(device);
     let info = run("info 10 --json").json();
     assert_eq!(info["users"].as_array().map(Vec::len), Some(0), "{info}");
@@ -298,6 +322,31 @@ fn unread_demo() -> Outcome {
     assert_eq!(driver(MEMORY), before, "the function is as it was");
     Ok(())
 }
+
+/// As it is when a rule of udev comes too late.
+fn check_and_restore() -> Outcome {
+    let function = function(MEMORY);
+    function.unbind().expect("it is given back");
+    let theirs = function.binding().expect("sysfs");
+    let waiting = Binding {
+        driver_override: Some(DRIVER.to_owned()),
+        ..theirs.clone()
+    };
+    for before in [theirs, waiting, NO_DRIVER] {
+        function.restore(&before).expect("the driver of before");
+        assert_eq!(function.binding().expect("sysfs"), before);
+        run("check 10 --repeat 10").done();
+        assert_eq!(function.binding().expect("sysfs"), before);
+    }
+    function.unbind().expect("it is given back");
+    Ok(())
+}
+
+/// A function that is nobody's.
+const NO_DRIVER: Binding = Binding {
+    driver: None,
+    driver_override: None,
+};
 
 fn doctor() -> Outcome {
     let text = run("doctor").done();
