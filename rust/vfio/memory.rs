@@ -38,8 +38,8 @@ impl<'a> Guard<'a> {
     /// # Errors
     ///
     /// - `EINTR` if the task was killed while it waited.
-    /// - `EIO` if PCI_COMMAND has the memory space disabled, the function is in a low-power state,
-    ///   or it has failed permanently.
+    /// - `EIO` if PCI_COMMAND has the memory space disabled (a virtual function has no bit for it),
+    ///   the function is in a low-power state, or it has failed permanently.
     #[inline]
     pub(crate) fn new(core: &'a Opaque<bindings::vfio_pci_core_device>) -> Result<Self> {
         let raw = core.get();
@@ -86,6 +86,24 @@ impl Drop for Guard<'_> {
     }
 }
 
+/// Checks, in debug builds, that this task has no [`Guard`]: called where user memory is touched
+/// that is mapped, so that nothing else would notice.
+///
+/// As [`crate::lease::Inside::debug_check`], not to be inlined with a body.
+#[cfg_attr(CONFIG_ZPCI_VFIO_PCI_DEBUG, inline(never))]
+#[cfg_attr(not(CONFIG_ZPCI_VFIO_PCI_DEBUG), inline)]
+pub(crate) fn debug_check_unguarded() {
+    #[cfg(CONFIG_ZPCI_VFIO_PCI_DEBUG)]
+    kernel::warn_on!(faults_are_disabled());
+}
+
+/// Whether page faults are disabled for this task.
+#[cfg(any(CONFIG_ZPCI_VFIO_PCI_DEBUG, CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST))]
+fn faults_are_disabled() -> bool {
+    // SAFETY: The current task is there, and only it changes the number.
+    unsafe { (*bindings::get_current()).pagefault_disabled != 0 }
+}
+
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
 #[kunit_tests(zpci_vfio_pci_memory)]
 mod tests {
@@ -100,22 +118,19 @@ mod tests {
     /// The count of a rw_semaphore that is held for write (`RWSEM_WRITER_LOCKED`).
     const HELD_FOR_WRITE: i64 = 1;
 
-    /// Whether page faults are disabled for this task.
-    fn faults_are_disabled() -> bool {
-        // SAFETY: The current task is there, and only it changes the number.
-        unsafe { (*bindings::get_current()).pagefault_disabled != 0 }
-    }
+    /// The PCI_COMMAND of a virtual function, which has no bit for the memory space.
+    const VIRTUAL_FUNCTION: Option<u32> = None;
 
     /// What [`Guard::new`] says about a device of which only that works which it looks at.
     fn guard(command: u32, power: c_int, state: bindings::pci_channel_state_t) -> Result {
-        guarded(0, command, power, state, || ())
+        guarded(0, Some(command), power, state, || ())
     }
 
     /// What `f` returns under such a guard. The count of `memory_lock` is `held`, by somebody whom
     /// lockdep does not know.
     fn guarded<R>(
         held: i64,
-        command: u32,
+        command: Option<u32>,
         power: c_int,
         state: bindings::pci_channel_state_t,
         f: impl FnOnce() -> R,
@@ -128,7 +143,7 @@ mod tests {
             KBox::<Opaque<bindings::pci_dev>>::init(pin_init::init_zeroed(), GFP_KERNEL)?;
         let config = Cell::new([0_u8; 64]);
         let mut bytes = config.get();
-        bytes[bindings::PCI_COMMAND as usize] = command as u8;
+        bytes[bindings::PCI_COMMAND as usize] = command.unwrap_or_default() as u8;
         config.set(bytes);
 
         let raw = core.get();
@@ -136,6 +151,7 @@ mod tests {
         unsafe {
             (*raw).pdev = function.get();
             (*raw).vconfig = config.as_ptr().cast();
+            (*function.get()).set_no_command_memory((command == VIRTUAL_FUNCTION).into());
             (*function.get()).current_state = power;
             (*function.get()).error_state = state;
             bindings::__init_rwsem(
@@ -166,9 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn a_virtual_function_has_no_such_bit() {
+        let normal = bindings::pci_channel_io_normal;
+        assert!(guarded(0, VIRTUAL_FUNCTION, D0, normal, || ()) == Ok(()));
+        assert!(guarded(0, VIRTUAL_FUNCTION, D3HOT, normal, || ()) == Err(EIO));
+    }
+
+    #[test]
     fn a_killed_task_does_not_wait_for_memory_lock() {
         let normal = bindings::pci_channel_io_normal;
-        let command = bindings::PCI_COMMAND_MEMORY;
+        let command = Some(bindings::PCI_COMMAND_MEMORY);
         let guard = || guarded(HELD_FOR_WRITE, command, D0, normal, || ());
         assert!(as_killed(guard) == Err(EINTR));
     }
@@ -177,7 +200,7 @@ mod tests {
     fn page_faults_are_disabled_meanwhile() {
         let guard = |command| {
             let normal = bindings::pci_channel_io_normal;
-            guarded(0, command, D0, normal, faults_are_disabled)
+            guarded(0, Some(command), D0, normal, faults_are_disabled)
         };
         assert!(guard(bindings::PCI_COMMAND_MEMORY) == Ok(true));
         assert!(!faults_are_disabled());

@@ -2,7 +2,10 @@
 
 //! Memory of the calling process that an instruction works on: a page of it, pinned, or a copy.
 
-use crate::bindings;
+use crate::{
+    bindings,
+    memory, //
+};
 use core::{
     marker::PhantomData,
     mem::MaybeUninit,
@@ -142,6 +145,7 @@ impl Pinned {
             return Err(EINVAL);
         }
         let word = self.doubleword()?;
+        memory::debug_check_unguarded();
         // SAFETY: `word` is valid, aligned and writable by the process. User space may access it
         // at the same time, hence volatile.
         unsafe { word.write_volatile(value) };
@@ -291,6 +295,23 @@ impl Bytes<'_> {
 #[kunit_tests(zpci_vfio_pci_page)]
 mod tests {
     use super::*;
+    use crate::wait_queue::as_killed;
+
+    #[test]
+    fn a_killed_task_does_not_wait_for_a_locked_page() -> Result {
+        let page = Page::alloc_page(GFP_KERNEL)?;
+        // A page that is alone is a folio.
+        let folio = page.as_ptr().cast::<bindings::folio>();
+        // SAFETY: Nobody else knows the page. It is not locked, so this does not wait.
+        unsafe { bindings::__folio_lock(folio) };
+        // SAFETY: The page is there.
+        let mark = || unsafe { bindings::vfio_helper_mark_dirty_killable(page.as_ptr()) };
+        let result = as_killed(mark);
+        // SAFETY: Locked above.
+        unsafe { bindings::folio_unlock(folio) };
+        assert!(result == EINTR.to_errno());
+        Ok(())
+    }
 
     #[test]
     fn a_kernel_thread_has_no_memory_to_pin() {

@@ -237,8 +237,9 @@ impl<F: DeviceFile> Device<F> {
             .ok_or(Error::Malformed("configuration space has no end"))
     }
 
-    /// Switches the function's memory space on or off in PCI_COMMAND. It is off after opening,
-    /// and while it is off every access to a BAR fails.
+    /// Switches the function's memory space on or off in PCI_COMMAND. While it is off every access
+    /// to a BAR fails, unless the function is a virtual function, which has no bit for it. It is on
+    /// after opening, and a reset leaves it as it is.
     pub fn enable_memory(&self, on: bool) -> Result<(), Error> {
         self.set_command(PCI_COMMAND_MEMORY, on)
     }

@@ -99,6 +99,15 @@ fn stubborn(way: &str, long: bool) -> Outcome {
     vmm.issue(SHUTDOWN).all_ok("requests during removal");
     let resets = vmm.reset(3);
     assert_eq!(resets.failed_with(&[Errno::AGAIN]), 3, "{resets:#}");
+    // Requests would keep a hot reset out, for which there is another errno.
+    vmm.stop().all_ok("requests during removal");
+    let resets = vmm.hot_reset(3);
+    let errno = match way {
+        // Holds `zdev->state_lock`, too, without which the slot has no reset.
+        "power-off" | "recover" => Errno::NODEV,
+        _ => Errno::AGAIN,
+    };
+    assert_eq!(resets.failed_with(&[errno]), 3, "{resets:#}");
     assert!(host.is_busy(), "the host waits until the device is closed");
     vmm.kill(TAKEN);
     taken(way, &mut host);

@@ -5,8 +5,9 @@
 use crate::{
     fixture::{self, Fixture},
     order::without_memory_space,
-    test, Test,
+    test, Closed, Test,
 };
+use booted::Mapping;
 use ktap::Skip;
 use rustix::{
     event::{eventfd, EventfdFlags},
@@ -17,7 +18,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
 };
-use vfio_zpci_io::{abi::Request, Irq};
+use vfio_zpci_io::{abi::Request, Access, Device, Irq};
 
 pub(crate) const TESTS: &[Test] = &[
     test("EIO: memory space is disabled in PCI_COMMAND", |f| {
@@ -102,6 +103,43 @@ pub(crate) const TESTS: &[Test] = &[
         f.all_refused([strict], Errno::NXIO)
     }),
 ];
+
+/// The function is bound, and nobody has it open.
+pub(crate) const CLOSED: &[Closed] = &[Closed {
+    name: "memory space is enabled after opening and after a reset",
+    run: |function| {
+        let open = || Device::open(&function.address(), Access::Iommufd).expect("open");
+        let value = Mapping::value();
+        let works = |device: &Device| {
+            assert!(memory_is_enabled(device), "PCI_COMMAND says so");
+            let region = device.zpci_io().expect("the region");
+            let load = Request::load(fixture::BAR, fixture::TARGET, value.addr(), 8);
+            // SAFETY: It loads to a mapping of ours.
+            unsafe { region.request(&load) }.expect("a load");
+        };
+        let device = open();
+        works(&device);
+        device.reset().expect("reset");
+        works(&device);
+        device.enable_memory(false).expect("memory off");
+        assert!(!memory_is_enabled(&device), "PCI_COMMAND says so");
+        device.reset().expect("reset");
+        assert!(!memory_is_enabled(&device), "a reset leaves it as it was");
+        drop(device);
+        works(&open());
+        Ok(())
+    },
+}];
+
+fn memory_is_enabled(device: &Device) -> bool {
+    const COMMAND: u64 = 4;
+    const MEMORY: u8 = 1 << 1;
+    let mut command = [0];
+    device
+        .read_config(COMMAND, &mut command)
+        .expect("PCI_COMMAND");
+    command[0] & MEMORY != 0
+}
 
 /// Where the power management capability is in configuration space.
 fn power_management(f: &Fixture<'_>) -> Result<u64, Skip> {

@@ -136,8 +136,9 @@ fn main() -> ExitCode {
     let tests = select(ALL, "", &filter);
     let by_group = select(BY_GROUP, "group: ", &filter);
 
-    let closed = shortage::CLOSED
-        .iter()
+    let closed = [device::CLOSED, shortage::CLOSED]
+        .into_iter()
+        .flatten()
         .filter(|test| test.name.contains(&filter));
 
     let planned = tests.len() + by_group.len() + closed.clone().count();
