@@ -329,14 +329,18 @@ impl Attempts {
     #[cold]
     pub(crate) fn another(&mut self) -> bool {
         let busy = self.since.get_or_insert_with(Instant::now).elapsed();
-        let again = busy < BUSY_TIME || (self.number < BUSY_TRIES && busy < BUSY_LIMIT);
-        if !again || crate::killed() {
+        if !goes_on(self.number, busy) || crate::killed() {
             return false;
         }
         self.number += 1;
         udelay(Delta::from_micros(1));
         true
     }
+}
+
+/// Whether it goes on after so many attempts at a function that has been `busy` so long.
+fn goes_on(attempts: u32, busy: Delta) -> bool {
+    busy < BUSY_TIME || (attempts < BUSY_TRIES && busy < BUSY_LIMIT)
 }
 
 #[cfg(CONFIG_ZPCI_VFIO_PCI_KUNIT_TEST)]
@@ -350,6 +354,21 @@ mod tests {
         assert!(Error::from(Refusal::Function).to_errno() == -121);
         assert!(Error::from(Refusal::Busy) == EBUSY);
         assert!(Error::from(Refusal::Operands) == ENXIO);
+    }
+
+    #[test]
+    fn a_busy_function_is_tried_for_1_millisecond_and_100_times() {
+        let micros = Delta::from_micros;
+        assert!(goes_on(1_000_000, micros(999)));
+        assert!(goes_on(99, micros(1_000)));
+        assert!(!goes_on(100, micros(1_000)));
+    }
+
+    #[test]
+    fn a_slow_function_is_tried_for_5_seconds() {
+        let micros = Delta::from_micros;
+        assert!(goes_on(1, micros(4_999_999)));
+        assert!(!goes_on(1, micros(5_000_000)));
     }
 
     #[test]

@@ -179,6 +179,18 @@ fn install(before: &RefCell<Files>) -> Outcome {
     let modules = Path::new("/lib/modules").join(release());
     let dependencies = fs::read_to_string(modules.join("modules.dep")).expect("modules.dep");
     assert!(dependencies.contains("updates/dkms/zpci-vfio-pci.ko: "));
+    // Nothing loads the module or binds a function unless told so.
+    assert!(!Path::new("/sys/module/zpci_vfio_pci").exists());
+    let mut installed = Files::new();
+    files(Path::new("/"), &mut installed);
+    for directory in ["modules-load.d", "modprobe.d", "rules.d"] {
+        let settings: Vec<_> = installed
+            .keys()
+            .filter(|path| path.components().any(|part| part.as_os_str() == directory))
+            .filter(|path| !before.borrow().contains_key(*path))
+            .collect();
+        assert!(settings.is_empty(), "{settings:?}");
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::{
     machine::{self, ism::GIDS, ism::PAIR, nvme},
     trace,
 };
+use booted::{Mapping, PAGE};
 use ktap::{guarded, test, Outcome, Test};
 use rustix::{
     event::{eventfd, EventfdFlags},
@@ -306,6 +307,19 @@ const OBSERVATIONS: &[Observation] = &[
         "32 [0, 0, 0, 0, 0, 0, 0, 0]",
         "EIO EIO",
     ),
+    same("a buffer that ends before the bytes do", |s| {
+        let (bytes, room) = (200, 150);
+        let memory = Mapping::pages(2);
+        memory.guard(PAGE);
+        let position = s.owner.position(2, 0);
+        show(calls::pread_to(
+            &s.owner.device,
+            &memory,
+            PAGE - room,
+            bytes,
+            position,
+        ))
+    }),
     same("buffers where nothing is mapped", |s| {
         let mut lines = Lines::default();
         for len in [1, 8, 100] {
@@ -340,6 +354,12 @@ const OBSERVATIONS: &[Observation] = &[
             "preadv",
             show(preadv(&s.owner.device, &mut parts, position)),
         );
+        lines.add("bytes", show(Ok([&first[..], &second].concat())));
+        // Served by the core, part after part.
+        let mut parts = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+        let position = s.owner.position(CONFIG, 0);
+        let read = preadv(&s.owner.device, &mut parts, position);
+        lines.add("preadv of configuration space", show(read));
         lines.add("bytes", show(Ok([&first[..], &second].concat())));
         lines.0
     }),
@@ -427,6 +447,10 @@ pub(crate) fn tests(filter: &str) -> Vec<Test> {
         ),
         test("BARs: EBUSY: a function that is always busy", busy),
         test(
+            "BARs: a load is not repeated because of the one after it",
+            busy_each_second,
+        ),
+        test(
             "BARs that can be mapped keep the layout of the core",
             core_layout,
         ),
@@ -486,6 +510,22 @@ fn busy() -> Outcome {
     let client = Client::open(machine::ism::BUSY, sysfs::DRIVER);
     assert_eq!(client.write(2, 0x80, &[0; 32]), Err(Errno::BUSY));
     assert_eq!(client.read(2, 0x80, 8), Err(Errno::BUSY));
+    Ok(())
+}
+
+/// What a load has taken from the function is kept while the next one finds it busy.
+fn busy_each_second() -> Outcome {
+    let client = Client::open(machine::ism::BUSY_EACH_SECOND, sysfs::DRIVER);
+    assert_eq!(client.write(2, 0x80, &pattern(24)), Ok(24));
+    let (read, issued) = trace::during(machine::ism::BUSY_EACH_SECOND, || client.read(2, 0x80, 24));
+    assert_eq!(read, Ok(pattern(24)));
+    let done: Vec<_> = issued
+        .iter()
+        .filter(|i| i.cc == 0)
+        .map(|i| i.offset)
+        .collect();
+    assert_eq!(done, [0x80, 0x88, 0x90]);
+    assert!(issued.iter().any(|i| i.cc == 2), "it was busy");
     Ok(())
 }
 

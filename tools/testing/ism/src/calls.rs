@@ -2,6 +2,7 @@
 
 //! System calls on the file of a device that safe wrappers do not offer.
 
+use booted::Mapping;
 use rustix::io::Errno;
 use std::{
     mem::offset_of,
@@ -15,6 +16,21 @@ pub(crate) fn pread_to_nowhere(device: &Device, len: usize, position: u64) -> Re
     let fd = device.as_fd().as_raw_fd();
     // SAFETY: Page 0 is never mapped, so the kernel has nothing to write to.
     result(unsafe { libc::pread(fd, nowhere(), len, position as libc::off_t) })
+}
+
+/// `pread` to a part of a mapping.
+pub(crate) fn pread_to(
+    device: &Device,
+    memory: &Mapping,
+    at: usize,
+    len: usize,
+    position: u64,
+) -> Result<usize, Errno> {
+    assert!(at + len <= memory.size());
+    let fd = device.as_fd().as_raw_fd();
+    let start = ptr::with_exposed_provenance_mut(memory.addr() as usize + at);
+    // SAFETY: Within the mapping, to which nobody has a reference.
+    result(unsafe { libc::pread(fd, start, len, position as libc::off_t) })
 }
 
 /// `pwrite` from an address where nothing is mapped.

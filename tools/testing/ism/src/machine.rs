@@ -14,6 +14,8 @@ use vfio_zpci_io::{
 
 /// NVMe controllers with a memory buffer, BAR 2.
 pub(crate) mod nvme {
+    use std::time::Duration;
+
     /// Does nothing wrong.
     pub(crate) const PLAIN: u32 = 0x10;
     /// Refuses each instruction, with status 8.
@@ -29,6 +31,9 @@ pub(crate) mod nvme {
     pub(crate) const TIMES: u32 = 60;
     /// Is busy, and takes half a second to say so.
     pub(crate) const BUSY_AND_SLOW: u32 = 0x58;
+    pub(crate) const DELAY: Duration = Duration::from_millis(500);
+    /// Has its MSI-X structures in a BAR where nothing else is.
+    pub(crate) const MSIX: u32 = 0x5a;
     /// Is busy, and takes a tenth of a millisecond to say so.
     pub(crate) const BUSY_AND_TARDY: u32 = 0x59;
 }
@@ -44,6 +49,8 @@ pub(crate) mod ism {
     pub(crate) const GONE: u32 = 0x62;
     /// Is busy at each instruction.
     pub(crate) const BUSY: u32 = 0x63;
+    /// Is busy at each second instruction.
+    pub(crate) const BUSY_EACH_SECOND: u32 = 0x64;
 }
 
 /// The BAR that the tests use: memory of NVMe, commands of ISM.
@@ -127,9 +134,13 @@ impl Region {
         [self.block(), self.load(), self.store()]
     }
 
+    /// Where in the device's file requests are written.
+    pub fn request_position(&self) -> u64 {
+        self.position + abi::REQUEST_POSITION
+    }
+
     pub fn send(&self, request: &Request) -> Result<(), Errno> {
-        let position = self.position + abi::REQUEST_POSITION;
-        let count = pwrite(&self.device, &request.to_bytes(), position)?;
+        let count = pwrite(&self.device, &request.to_bytes(), self.request_position())?;
         assert_eq!(count, abi::REQUEST_SIZE, "{request:x?} is written whole");
         Ok(())
     }

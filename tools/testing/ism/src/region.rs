@@ -9,7 +9,8 @@ use crate::{
 };
 use booted::trace::Issued;
 use ktap::{test, Outcome, Test};
-use rustix::io::Errno;
+use rustix::io::{pwritev, Errno};
+use std::io::IoSlice;
 use vfio_zpci_io::{
     abi::{self, Request},
     Device,
@@ -36,6 +37,7 @@ pub(crate) fn tests() -> Vec<Test> {
             unknown,
         ),
         test("ISM: EINVAL: beyond the end of a BAR, no such BAR", beyond),
+        test("ISM: of a vector only the first request is written", vector),
     ]
 }
 
@@ -278,5 +280,16 @@ fn beyond() -> Outcome {
             );
         }
     }
+    Ok(())
+}
+
+fn vector() -> Outcome {
+    let region = Region::open(PAIR[0]);
+    let request = region.block().to_bytes();
+    let parts = [IoSlice::new(&request), IoSlice::new(&request)];
+    let (written, issued) = trace::during(region.fid, || {
+        pwritev(&region.device, &parts, region.request_position())
+    });
+    assert_eq!((written, issued.len()), (Ok(request.len()), 1));
     Ok(())
 }

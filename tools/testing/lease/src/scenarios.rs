@@ -10,9 +10,9 @@ use crate::{
     sync::atomic::fence,
     wait_queue,
 };
-use core::marker::PhantomData;
 use loom::{
     cell::UnsafeCell,
+    sync::atomic::{AtomicUsize, Ordering},
     thread::{self, JoinHandle},
 };
 // Not that of loom, which cannot be dropped when a scenario has failed.
@@ -47,10 +47,16 @@ impl Device {
 
     /// A request of user space.
     fn request(&self) -> Result {
-        let memory = || Ok(memory::Guard(PhantomData));
+        self.request_with(|| ())
+    }
+
+    /// A request that does something more while it is inside.
+    fn request_with(&self, more: impl FnOnce()) -> Result {
+        let memory = || Ok(memory::Guard::new());
         self.lease.with(self.lock(), memory, |inside| {
             inside.debug_check();
             self.enabled.with(|_| ());
+            more();
         })
     }
 
@@ -102,6 +108,30 @@ fn two_requests() {
         other.join().unwrap();
         // Whoever comes later can reset the function.
         device.reset();
+    });
+}
+
+/// They run side by side: whoever leads lets others join, who have been waiting, too.
+#[test]
+fn two_requests_that_wait_for_each_other() {
+    explore(2, || {
+        let device = Device::new();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let meet = |device: &Device, inside: &AtomicUsize| {
+            let result = device.request_with(|| {
+                inside.fetch_add(1, Ordering::Relaxed);
+                while inside.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+            });
+            assert_eq!(result, Ok(()));
+        };
+        let other = {
+            let inside = inside.clone();
+            spawn(&device, move |device| meet(device, &inside))
+        };
+        meet(&device, &inside);
+        other.join().unwrap();
     });
 }
 

@@ -2,7 +2,7 @@
 
 //! Stand-in for the wait queues of the kernel, with their barriers and no others.
 
-use crate::{prelude::*, sync::atomic::fence};
+use crate::{memory, prelude::*, sync::atomic::fence};
 use loom::sync::{
     atomic::{AtomicUsize, Ordering},
     Condvar, Mutex,
@@ -126,6 +126,11 @@ impl Place<'_> {
     pub(crate) fn prepare(&self, sleep: Sleep) -> bool {
         let mut locked = self.queue.locked.lock().unwrap();
         let killable = matches!(sleep, Sleep::Killable);
+        // A leader waits for its members so, never killable.
+        assert!(
+            !(killable && memory::is_held()),
+            "a request that waits holds no lock"
+        );
         let number = self.number.get().unwrap_or_else(|| {
             let number = locked.next;
             locked.next += 1;

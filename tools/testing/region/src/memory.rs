@@ -169,6 +169,24 @@ pub(crate) const TESTS: &[Test] = &[
             Ok(())
         },
     ),
+    test("a process without privilege and locked memory", |f| {
+        const CHILDS: u8 = 0x77;
+        let page = Mapping::pages(1);
+        page.write(0, &[!CHILDS; PAGE]);
+        let requests = f.each().map(|request| Request {
+            gaddr: page.addr(),
+            ..request
+        });
+        f.fill(TARGET, 16, 0);
+        let child = Child::fork(|| {
+            // What lies at this address of its own memory is what counts.
+            page.write(0, &[CHILDS; PAGE]);
+            without_privilege() && requests.iter().all(|request| f.send(request).is_ok())
+        });
+        assert!(child.finish(), "the requests of the child");
+        assert_eq!(f.read(TARGET, 16), [CHILDS; 16]);
+        Ok(())
+    }),
     test("a load after fork leaves the child's copy", |f| {
         let page = Mapping::pages(1);
         page.write(0, &[OLD; PAGE]);
@@ -366,6 +384,21 @@ fn anonymous_huge(map: &Mapping) -> u64 {
     0
 }
 
+/// Gives up all privilege, and the right to lock memory. Returns whether that has worked.
+fn without_privilege() -> bool {
+    const NOBODY: libc::uid_t = 65534;
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: They read the limit, and change this process only.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &none) == 0
+            && libc::setresgid(NOBODY, NOBODY, NOBODY) == 0
+            && libc::setresuid(NOBODY, NOBODY, NOBODY) == 0
+    }
+}
+
 /// A process with a copy of this one's memory, which looks at it when it is told to.
 struct Child {
     pid: libc::pid_t,
@@ -376,7 +409,7 @@ impl Child {
     /// The child runs `check` when it is told to, and does nothing else.
     fn fork(check: impl Fn() -> bool) -> Self {
         let (wait, go) = rustix::pipe::pipe().expect("a pipe");
-        // SAFETY: The child only reads from the pipe, accesses mappings, and ends.
+        // SAFETY: The child only reads from the pipe, accesses mappings, makes system calls, and ends.
         match unsafe { libc::fork() } {
             0 => {
                 drop(go);

@@ -46,8 +46,16 @@ const COMPLAINTS: &[&str] = &[
     "turning off the locking correctness validator",
     // Rust.
     "panicked at",
+    // What the module says by itself: nothing that a user could provoke.
+    "zpci_vfio_pci: ",
     // Whatever the reason was, the kernel found it worth a backtrace.
     "Call Trace:",
+];
+
+/// What the kernel says when it loads a module that it does not know.
+const LOADING: &[&str] = &[
+    ": loading out-of-tree module taints kernel.",
+    ": module verification failed: ",
 ];
 
 /// Messages that are not our defects, with the reason after ` # `, one on each line.
@@ -76,6 +84,7 @@ pub fn complaint(log: &str) -> Vec<String> {
 
 fn is_complaint(line: &str, known: &str) -> bool {
     COMPLAINTS.iter().any(|words| line.contains(words))
+        && !LOADING.iter().any(|words| line.contains(words))
         && !known
             .lines()
             .filter(|entry| !entry.starts_with('#') && !entry.is_empty())
@@ -137,6 +146,7 @@ mod tests {
             "ODEBUG: free active (active state 0) object: 1 object type: timer_list",
             "BUG kmalloc-64 (Not tainted): Poison overwritten",
             "pagealloc: memory corruption",
+            "[    5.1] zpci_vfio_pci: opened",
         ] {
             let log = format!("{GOOD}{line}\nmore\n");
             assert_eq!(complaint(&log), [line, "more"]);

@@ -353,19 +353,22 @@ fn clippy(tree: &Path) -> Result<u8> {
     for flavour in [Flavour::Release, Flavour::Debug] {
         analyze(tree, flavour, |module, cache| module.clippy(cache))?;
     }
-    let status = Command::new("cargo")
-        .args([
-            "clippy",
-            "--quiet",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-        ])
-        .args(["--", "-D", "warnings"])
-        .current_dir(tree.join("tools"))
-        .status()
-        .context("starting cargo")?;
-    Ok(u8::from(!status.success()))
+    // The client for VMMs, too, which have other ways to find a function.
+    let all: &[&str] = &["--workspace", "--all-targets"];
+    let without: &[&str] = &["--package=vfio-zpci-io", "--no-default-features"];
+    for selection in [all, without] {
+        let status = Command::new("cargo")
+            .args(["clippy", "--quiet", "--locked"])
+            .args(selection)
+            .args(["--", "-D", "warnings"])
+            .current_dir(tree.join("tools"))
+            .status()
+            .context("starting cargo")?;
+        if !status.success() {
+            return Ok(1);
+        }
+    }
+    Ok(0)
 }
 
 /// Works on the module in a build directory of its own, and prints what came of it.

@@ -372,6 +372,8 @@ do_rpm --initdb
 do_rpm -i --nodeps --ignorearch "${HEADERS%/root/*}"/kernel-zpci-*.rpm packages-1/*.rpm
 [ -x $root/usr/sbin/zpci-io ]
 [ -e $root/usr/src/zpci-vfio-pci-$version/dkms.conf ]
+[ -x $root/usr/src/zpci-vfio-pci-$version/scripts/package/headers ]
+[ -e $root/usr/src/zpci-vfio-pci-$version/scripts/package/kernel.config ]
 [ -e $root/lib/modules/$release/modules.dep ]
 do_rpm -U --nodeps --ignorearch packages-2/*.rpm
 [ $(do_rpm -qa | wc -l) -eq 4 ]

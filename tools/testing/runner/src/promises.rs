@@ -44,6 +44,13 @@ const SOURCES: &[(&str, &[&str])] = &[
         "bare",
         &["tools/testing/runner/src/bare.rs", "tools/testing/bare"],
     ),
+    (
+        "install",
+        &[
+            "tools/testing/install/src",
+            "tools/testing/runner/src/packages.rs",
+        ],
+    ),
     ("fuzz", &["tools/testing/runner/src/fuzz.rs"]),
     (
         "guest",

@@ -85,7 +85,7 @@ pub const CONDITIONS: &[&str] = &[
     "nvme,id=gone,serial=gone,cmb_size_mb=1",
 ];
 
-/// More of them, which fail now and then, or are slow, or are ISM functions, see
+/// More of them, which fail now and then, or are slow, or are unusual, or are ISM functions, see
 /// tools/testing/ism/src/machine.rs.
 pub const FAILING: &[&str] = &[
     "-device",
@@ -113,6 +113,10 @@ pub const FAILING: &[&str] = &[
     "-device",
     "nvme,id=tardy,serial=tardy,cmb_size_mb=1",
     "-device",
+    "zpci,uid=0x5a,fid=0x5a,target=msix",
+    "-device",
+    "nvme,id=msix,serial=msix,cmb_size_mb=1,msix-exclusive-bar=on",
+    "-device",
     "zpci,uid=0x61,fid=0x61,target=ism-refuses,x-inject-cc=1,x-inject-status=8",
     "-device",
     "ism,id=ism-refuses,gid=0x61,pchid=0x1c1",
@@ -124,6 +128,10 @@ pub const FAILING: &[&str] = &[
     "zpci,uid=0x63,fid=0x63,target=ism-busy,x-inject-cc=2",
     "-device",
     "ism,id=ism-busy,gid=0x63,pchid=0x1c1",
+    "-device",
+    "zpci,uid=0x64,fid=0x64,target=ism-busy2,x-inject-cc=2,x-inject-every=2",
+    "-device",
+    "ism,id=ism-busy2,gid=0x64,pchid=0x1c1",
 ];
 
 /// Who emulates the machine, and which PCI functions it has.
