@@ -222,6 +222,8 @@ impl Mutant {
 /// Makes `work` a copy of what the tests are built from.
 fn copy(tree: &Path, work: &Path) -> Result<()> {
     let parts = [
+        ".gitignore",
+        "COPYING",
         "Documentation",
         "Kbuild",
         "Makefile",
@@ -239,16 +241,24 @@ fn copy(tree: &Path, work: &Path) -> Result<()> {
     rsync
         .args(parts.iter().map(|part| tree.join(part)))
         .arg(work);
-    let status = rsync.status().context("copying the tree")?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::new(
-            "copying the tree",
-            format!("rsync: {status}"),
-            "",
-        ))
+    // Packages are made of what git lists.
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(work);
+        git
+    };
+    for mut command in [rsync, git(&["init", "--quiet"]), git(&["add", "--all"])] {
+        let status = command.status().context("copying the tree")?;
+        if !status.success() {
+            let program = command.get_program().display();
+            return Err(Error::new(
+                "copying the tree",
+                format!("{program}: {status}"),
+                "",
+            ));
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
