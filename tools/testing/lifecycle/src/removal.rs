@@ -79,6 +79,14 @@ pub(crate) fn orderly(way: &str, threads: usize) -> Removal {
     vmm.issue(SHUTDOWN).all_ok("requests of the shutdown");
     let requests = vmm.stop();
     requests.all_ok("requests during removal");
+    // Requests would keep a hot reset out, for which there is another errno.
+    let resets = vmm.hot_reset(3);
+    let errno = match way {
+        // Holds `zdev->state_lock`, too, without which the slot has no reset.
+        "power-off" | "recover" => Errno::NODEV,
+        _ => Errno::AGAIN,
+    };
+    assert_eq!(resets.failed_with(&[errno]), 3, "{resets:#}");
     assert!(host.is_busy(), "the host waits until the device is closed");
 
     vmm.close();
@@ -99,15 +107,6 @@ fn stubborn(way: &str, long: bool) -> Outcome {
     vmm.issue(SHUTDOWN).all_ok("requests during removal");
     let resets = vmm.reset(3);
     assert_eq!(resets.failed_with(&[Errno::AGAIN]), 3, "{resets:#}");
-    // Requests would keep a hot reset out, for which there is another errno.
-    vmm.stop().all_ok("requests during removal");
-    let resets = vmm.hot_reset(3);
-    let errno = match way {
-        // Holds `zdev->state_lock`, too, without which the slot has no reset.
-        "power-off" | "recover" => Errno::NODEV,
-        _ => Errno::AGAIN,
-    };
-    assert_eq!(resets.failed_with(&[errno]), 3, "{resets:#}");
     assert!(host.is_busy(), "the host waits until the device is closed");
     vmm.kill(TAKEN);
     taken(way, &mut host);
